@@ -1,0 +1,107 @@
+"""`cmat-graph evaluate`: the four arms on held-out tasks."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cmat_graph.adapters import AdapterRegistry
+from cmat_graph.cli import print_json
+from cmat_graph.cli.shared import (
+    adapter_options,
+    arms_json,
+    arms_table,
+    console,
+    json_option,
+    open_tasks,
+    progress,
+    task_options,
+)
+from cmat_graph.evaluation import compare, evaluate, four_arms
+from cmat_graph.models import load_model
+from cmat_graph.rollout import Outcome
+from cmat_graph.traces.sql import SQLTraceStore
+
+
+@click.command("evaluate")
+@task_options("test")
+@click.option("--base", default="nano", show_default=True, help="nano, a model folder, a hub id, or provider:model.")
+@adapter_options()
+@click.option(
+    "--attempts", type=click.IntRange(1), default=3, show_default=True, help="Attempts of the arms with the loop."
+)
+@click.option("--memory", help="Folder of a lesson store; it is read, never written.")
+@click.option("--traces", "traces_url", help="Trace database; without it nothing is recorded.")
+@click.option("--out", default="evaluation.json", show_default=True, help="File for the result.")
+@json_option()
+def command(
+    *,
+    base: str,
+    adapter: str | None,
+    adapters_dir: str,
+    attempts: int,
+    memory: str | None,
+    traces_url: str | None,
+    out: str,
+    concurrency: int,
+    as_json: bool,
+    **choice: Any,
+) -> None:
+    """Measure a base and its adapter on held-out tasks, with and without the loop.
+
+    The loop is the checker (probes), reflection and retry. No arm sees a gold label.
+
+    \b
+    Examples:
+      cmat-graph evaluate --adapter assistant
+      cmat-graph evaluate --tasks tasks.jsonl --split std --base nano --adapter assistant --json
+    """
+    env, tasks = open_tasks(**choice)
+    registry = AdapterRegistry(adapters_dir)
+    card = registry.get(adapter) if adapter else None
+    base_model = load_model(base)
+    tuned = load_model(base, adapter=adapter, adapters=registry) if adapter else None
+    store = None
+    if memory is not None:
+        from cmat_graph.memory.chroma import ChromaStore
+
+        store = ChromaStore(memory)
+    arms = four_arms(base_model, tuned, store=store, max_attempts=attempts)
+    traces = SQLTraceStore(traces_url) if traces_url else None
+    done = 0
+    with progress(f"{len(arms)} arms, {len(tasks)} tasks", len(arms) * len(tasks)) as show:
+
+        def report(arm: str) -> Any:
+            def after(outcome: Outcome) -> None:
+                nonlocal done
+                done += 1
+                show(done, len(arms) * len(tasks), arm)
+
+            return after
+
+        results = evaluate(
+            arms,
+            tasks,
+            env=env,
+            traces=traces,
+            concurrency=concurrency,
+            settings={"base": base, "adapter": adapter, "attempts": attempts},
+            report=report,
+        )
+    saved = {"arms": arms_json(results), "base": base, "adapter": card.id if card else None, "tasks": choice}
+    Path(out).write_text(json.dumps(saved, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if card is not None:
+        registry.update(replace(card, scores={result.name: result.to_json() for result in results}))
+        gain = compare(results[2], results[0])
+        console.print(f"tuned against base, paired: {gain.mean:+.1%} ± {gain.stderr:.1%}")
+    console.print(f"written: {out}")
+    if as_json:
+        print_json({"arms": arms_json(results)})
+    else:
+        from rich.console import Console
+
+        Console().print(arms_table(results, f"{env.name}, {len(tasks)} tasks"))

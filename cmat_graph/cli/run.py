@@ -1,0 +1,136 @@
+"""`cmat-graph run`: play tasks and record them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import click
+
+from cmat_graph.adapters import AdapterRegistry
+from cmat_graph.cli import print_json
+from cmat_graph.cli.shared import adapter_options, console, json_option, open_tasks, progress, task_options
+from cmat_graph.evaluation import summarise
+from cmat_graph.graph import create_cmat_graph
+from cmat_graph.models import load_model
+from cmat_graph.rollout import Outcome, run_episodes
+from cmat_graph.traces.sql import SQLTraceStore
+
+
+@click.command("run")
+@task_options("all")
+@click.option(
+    "--assistant", default="nano", show_default=True, help="expert, nano, a model folder, a hub id, or provider:model."
+)
+@adapter_options()
+@click.option("--checker", default="probes", show_default=True, help="none, probes, or a model as for --assistant.")
+@click.option("--reflector", help="Model that writes the lessons, as for --assistant.")
+@click.option("--attempts", type=click.IntRange(1), default=1, show_default=True, help="Attempts at one task.")
+@click.option("--memory", help="Folder of the lesson store; without it nothing is remembered across tasks.")
+@click.option("--freeze-memory", is_flag=True, help="Read lessons, write none.")
+@click.option("--traces", "traces_url", default="sqlite:///traces.db", show_default=True, help="Trace database.")
+@click.option("--run", "run_name", help="Label of this run in the traces; by default the assistant's name.")
+@click.option("--resume", is_flag=True, help="Skip tasks that this run has already finished.")
+@json_option()
+def command(
+    *,
+    assistant: str,
+    adapter: str | None,
+    adapters_dir: str,
+    checker: str,
+    reflector: str | None,
+    attempts: int,
+    memory: str | None,
+    freeze_memory: bool,
+    traces_url: str,
+    run_name: str | None,
+    resume: bool,
+    concurrency: int,
+    as_json: bool,
+    **choice: Any,
+) -> None:
+    """Play tasks with the graph and record every step.
+
+    \b
+    Examples:
+      cmat-graph run --assistant expert --split train
+      cmat-graph run --tasks tasks.jsonl --assistant nano --attempts 3 --traces sqlite:///traces.db
+      cmat-graph run --tasks tasks.jsonl --assistant openai:gpt-5-mini --checker openai:gpt-5-mini
+    """
+    env, tasks = open_tasks(**choice)
+    registry = AdapterRegistry(adapters_dir)
+
+    def load(name: str, adapter: str | None = None) -> Any:
+        return load_model(name, adapter=adapter, adapters=registry, demonstrations=env.demonstrations)
+
+    actor = load(assistant, adapter)
+    judge: Any = {"none": None, "probes": "probes"}.get(checker) if checker in ("none", "probes") else load(checker)
+    store = None
+    if memory is not None:
+        from cmat_graph.memory.chroma import ChromaStore
+
+        store = ChromaStore(memory)
+    graph = create_cmat_graph(
+        actor,
+        checker=judge,
+        reflector=load(reflector) if reflector else None,
+        store=store,
+        max_attempts=attempts,
+    ).compile()
+    traces = SQLTraceStore(traces_url)
+    run = run_name or (f"{assistant}+{adapter}" if adapter else assistant)
+    earlier = _finished(traces, run, {task.id: task for task in tasks}) if resume else {}
+    todo = [task for task in tasks if task.id not in earlier]
+    done = len(earlier)
+    with progress(f"{run}: {env.name}", len(tasks)) as show:
+        solved = Counter(outcome.reward >= 1.0 for outcome in earlier.values())
+
+        def report(outcome: Outcome) -> None:
+            nonlocal done
+            done += 1
+            solved[outcome.reward >= 1.0] += 1
+            show(done, len(tasks), f"{solved[True]} solved")
+
+        show(done, len(tasks))
+        played = run_episodes(
+            graph,
+            todo,
+            env=env,
+            traces=traces,
+            run=run,
+            concurrency=concurrency,
+            settings={"assistant": assistant, "adapter": adapter, "checker": checker, "attempts": attempts},
+            freeze_memory=freeze_memory,
+            report=report,
+        )
+    result = summarise(run, [*earlier.values(), *played], env)
+    if as_json:
+        print_json(
+            {
+                "episodes": result.n,
+                "success_rate": result.success_rate,
+                "stderr": result.stderr,
+                "score": result.score,
+                "stopped": result.stopped,
+                "traces": traces.url,
+            }
+        )
+    else:
+        parts = ", ".join(f"{name} {value:.3f}" for name, value in result.score.items())
+        click.echo(f"{result.n} episodes, solved {result.success_rate:.1%} ± {result.stderr:.1%}; score: {parts}")
+    console.print(f"traces: {traces.url}")
+
+
+def _finished(traces: SQLTraceStore, run: str, tasks: dict[str, Any]) -> dict[str, Outcome]:
+    found: dict[str, Outcome] = {}
+    for episode in traces.episodes(run=run):
+        if episode.reward is not None and episode.stopped != "error" and episode.task.id in tasks:
+            found[episode.task.id] = Outcome(
+                task=tasks[episode.task.id],
+                reward=episode.reward,
+                stopped=episode.stopped,
+                attempts=episode.attempts,
+                answer=episode.answer,
+                episode_id=episode.id,
+            )
+    return found

@@ -1,0 +1,115 @@
+"""What several commands share: options, progress on standard error, the table of arms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from cmat_graph.evaluation import ArmResult
+
+console = Console(stderr=True, highlight=False)
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def task_options(default_split: str | None) -> Decorator:
+    """Add the options that choose environment and tasks."""
+    options = (
+        click.option("--env", "env_name", default="database", show_default=True, help="Environment to play in."),
+        click.option("--tasks", default="builtin", show_default=True, help="JSONL task file, or 'builtin'."),
+        click.option(
+            "--split", default=default_split, show_default=True, help="Only tasks of this split; 'all' takes all."
+        ),
+        click.option("--limit", type=click.IntRange(1), help="At most this many tasks."),
+        click.option("--url", help="SQLAlchemy URL of your own database; every attempt is rolled back."),
+        click.option(
+            "--size", type=click.IntRange(1), default=512, show_default=True, help="How many built-in tasks to make."
+        ),
+        click.option("--seed", type=int, default=7, show_default=True, help="Seed of the built-in tasks."),
+        click.option("--concurrency", type=click.IntRange(1), default=16, show_default=True, help="Tasks in flight."),
+    )
+    return _all(options)
+
+
+def adapter_options() -> Decorator:
+    """Add the options that choose an adapter."""
+    return _all(
+        (
+            click.option("--adapter", help="Adapter to put on the base: its name, node/name, or a node."),
+            click.option("--adapters", "adapters_dir", default="adapters", show_default=True, help="Adapter registry."),
+        )
+    )
+
+
+def json_option() -> Decorator:
+    """Add `--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON.")
+
+
+def open_tasks(
+    env_name: str, tasks: str, split: str | None, limit: int | None, url: str | None, size: int, seed: int
+) -> tuple[Any, list[Any]]:
+    """Open the environment and pick its tasks."""
+    from cmat_graph.envs import load_env
+    from cmat_graph.errors import ConfigurationError
+
+    env = load_env(env_name, tasks=tasks, url=url, size=size, seed=seed)
+    chosen = env.tasks(None if split in (None, "all") else split)
+    if not chosen:
+        known = ", ".join(sorted({task.split or "(none)" for task in env.tasks()}))
+        raise ConfigurationError(
+            f"no tasks in split {split!r}; this task set has: {known}; give one with --split, or 'all'"
+        )
+    return env, chosen[:limit]
+
+
+@contextmanager
+def progress(title: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+    """Show a progress bar on standard error; call it with done, total and a note."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as bar:
+        row = bar.add_task(title, total=total, note="")
+
+        def show(done: int, total: int | None = None, note: str = "") -> None:
+            bar.update(row, completed=done, total=total, note=note)
+
+        yield show
+
+
+def arms_table(arms: Sequence[ArmResult], title: str) -> Table:
+    """Lay out arms with their standard errors."""
+    table = Table(title=title)
+    table.add_column("arm")
+    for name in ("success", "± s.e.", "tasks", "score"):
+        table.add_column(name, justify="right")
+    for arm in arms:
+        table.add_row(
+            arm.name, f"{arm.success_rate:.1%}", f"{arm.stderr:.1%}", str(arm.n), f"{arm.score.get('main', 0.0):.3f}"
+        )
+    return table
+
+
+def arms_json(arms: Sequence[ArmResult]) -> list[dict[str, Any]]:
+    """Return the arms as scripts read them."""
+    return [arm.to_json() for arm in arms]
+
+
+def _all(options: Sequence[Decorator]) -> Decorator:
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate

@@ -1,0 +1,97 @@
+"""`cmat-graph traces`: look at what was recorded."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from cmat_graph.cli import print_json
+from cmat_graph.cli.shared import json_option
+from cmat_graph.errors import ConfigurationError
+from cmat_graph.traces.sql import SQLTraceStore
+from cmat_graph.types import Episode
+
+_URL = click.option("--traces", "traces_url", default="sqlite:///traces.db", show_default=True, help="Trace database.")
+
+
+@click.group("traces")
+def command() -> None:
+    """Look at what was recorded.
+
+    \b
+    Example:
+      cmat-graph traces list --traces sqlite:///cmat-demo/traces.db
+    """
+
+
+@command.command("list")
+@_URL
+@json_option()
+def list_runs(*, traces_url: str, as_json: bool) -> None:
+    """List the runs: episodes, solved ones, steps and tokens.
+
+    \b
+    Example:
+      cmat-graph traces list
+    """
+    runs = SQLTraceStore(traces_url).runs()
+    if as_json:
+        print_json(runs)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("run", "environment")
+    for name in ("episodes", "solved", "steps", "tokens"):
+        table.add_column(name, justify="right")
+    for row in runs:
+        table.add_row(row["run"], row["env"], *(f"{row[k]:,}" for k in ("episodes", "solved", "steps", "tokens")))
+    Console().print(table)
+
+
+@command.command("show")
+@click.argument("task", required=False)
+@_URL
+@click.option("--run", "run_name", help="Only episodes of this run.")
+@click.option("--failed", is_flag=True, help="Only episodes that were not solved.")
+@click.option("--limit", type=click.IntRange(1), default=3, show_default=True, help="At most this many episodes.")
+@json_option()
+def show(*, task: str | None, traces_url: str, run_name: str | None, failed: bool, limit: int, as_json: bool) -> None:
+    """Print episodes turn by turn, all or those of one TASK id.
+
+    \b
+    Example:
+      cmat-graph traces show --run tuned --failed --limit 1
+    """
+    shown = 0
+    for episode in SQLTraceStore(traces_url).episodes(run=run_name, solved=False if failed else None):
+        if task is not None and task not in (episode.task.id, episode.id):
+            continue
+        if as_json:
+            print_json(asdict(episode))
+        else:
+            _print(episode)
+        shown += 1
+        if shown == limit:
+            return
+    if not shown:
+        raise ConfigurationError("no such episode; list the runs with: cmat-graph traces list")
+
+
+def _print(episode: Episode) -> None:
+    reward = "unfinished" if episode.reward is None else f"reward {episode.reward:g}"
+    click.secho(f"{episode.task.id} ({episode.run}): {reward}, {episode.stopped}", bold=True)
+    click.echo(episode.task.prompt)
+    for step in episode.steps:
+        click.secho(f"  [{step.attempt}.{step.index} {step.node} {step.model} {step.adapter}".rstrip() + "]", fg="cyan")
+        click.echo("\n".join(f"  {line}" for line in step.completion.splitlines()))
+        if step.verdict and step.verdict["decision"] != "approve":
+            click.secho(f"  checker: {step.verdict['reason']} {step.verdict['hint']}", fg="yellow")
+        if step.observation:
+            click.secho(f"  -> {step.observation}", fg="red" if step.observation_error else None)
+    for reflection in episode.reflections:
+        click.secho(f"  lesson {reflection.attempt}: {reflection.text}", fg="magenta")
+    if episode.error:
+        click.secho(f"  error: {episode.error}", fg="red")
+    click.echo()

@@ -1,0 +1,47 @@
+"""Open an environment by its name: `load_env("database", tasks="tasks.jsonl")`."""
+
+from __future__ import annotations
+
+import os
+
+from cmat_graph.envs.database import DatabaseEnv, read_records
+from cmat_graph.envs.generated import generate_records
+from cmat_graph.errors import ConfigurationError
+
+ENVIRONMENTS = ("database",)
+
+
+def load_env(
+    name: str = "database",
+    *,
+    tasks: str | os.PathLike[str] = "builtin",
+    url: str | None = None,
+    seed: int = 0,
+    size: int = 400,
+) -> DatabaseEnv:
+    """Open an environment with its tasks.
+
+    Args:
+        name: One of `ENVIRONMENTS`.
+        tasks: A JSONL file (plain or gzipped), or `"builtin"` for tasks that this project generates.
+        url: SQLAlchemy URL of a database of your own to play in; every attempt is rolled back.
+        seed: Seed of the built-in tasks.
+        size: How many built-in tasks to make; three quarters are the `train` split, the rest `test`.
+
+    Raises:
+        ConfigurationError: The environment is unknown.
+        TaskFileError: The file is missing or malformed; the message names the line.
+
+    Example:
+        >>> env = load_env("database", seed=1, size=40)
+        >>> len(env.tasks("train")), len(env.tasks("test"))
+        (30, 10)
+
+    """
+    if name not in ENVIRONMENTS:
+        raise ConfigurationError(f"unknown environment {name!r}; known: {', '.join(ENVIRONMENTS)}")
+    if os.fspath(tasks) == "builtin":
+        if url is not None:
+            raise ConfigurationError("built-in tasks bring their own tables; give a task file with your database URL")
+        return DatabaseEnv(generate_records(size, seed=seed))
+    return DatabaseEnv(read_records(tasks), url=url)

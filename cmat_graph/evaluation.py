@@ -1,0 +1,140 @@
+"""Compare arms on the same held-out tasks: the four arms of the paper's question (base, tuned, each with the loop)."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+from langgraph.store.base import BaseStore
+
+from cmat_graph.graph import create_cmat_graph
+from cmat_graph.rollout import Graph, Outcome, Report, run_episodes
+from cmat_graph.traces.base import TraceStore
+from cmat_graph.types import Env, Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmResult:
+    """How one arm did."""
+
+    name: str
+    success_rate: float
+    """Share of tasks with the full reward."""
+    stderr: float
+    """Standard error of the success rate."""
+    n: int
+    score: dict[str, float]
+    """The environment's official metric: `main`, and each category."""
+    stopped: dict[str, int]
+    """How many episodes ended for which reason."""
+    rewards: tuple[float, ...] = ()
+    """Reward of each task, in the order of the tasks."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what is printed and saved."""
+        return {name: value for name, value in asdict(self).items() if name != "rewards"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """How much one arm is better than another on the same tasks."""
+
+    mean: float
+    stderr: float
+    """Standard error of the paired difference."""
+
+    @property
+    def clear(self) -> bool:
+        """True when the difference is more than two standard errors above zero."""
+        return self.mean > 2 * self.stderr
+
+
+def summarise(name: str, outcomes: Sequence[Outcome], env: Env) -> ArmResult:
+    """Turn outcomes into rates with their standard error."""
+    solved = [float(outcome.reward >= 1.0) for outcome in outcomes]
+    return ArmResult(
+        name=name,
+        success_rate=_mean(solved),
+        stderr=_stderr(solved),
+        n=len(solved),
+        score=env.metric((outcome.task, outcome.reward) for outcome in outcomes),
+        stopped=dict(Counter(outcome.stopped for outcome in outcomes)),
+        rewards=tuple(outcome.reward for outcome in outcomes),
+    )
+
+
+def compare(better: ArmResult, worse: ArmResult) -> Difference:
+    """Pair two arms task by task."""
+    pairs = [float(a >= 1.0) - float(b >= 1.0) for a, b in zip(better.rewards, worse.rewards, strict=True)]
+    return Difference(mean=_mean(pairs), stderr=_stderr(pairs))
+
+
+def four_arms(
+    base: BaseChatModel, tuned: BaseChatModel | None, *, store: BaseStore | None = None, max_attempts: int = 3
+) -> dict[str, Graph]:
+    """Build the arms: without the loop (one attempt, no checker), and with it (probes, reflection, retry)."""
+    arms: dict[str, Graph] = {}
+    for name, model in (("base", base), ("tuned", tuned)):
+        if model is None:
+            continue
+        arms[name] = create_cmat_graph(model, max_attempts=1).compile()
+        loop = create_cmat_graph(model, checker="probes", store=store, max_attempts=max_attempts)
+        arms[f"{name}+loop"] = loop.compile()
+    return {name: arms[name] for name in ("base", "base+loop", "tuned", "tuned+loop") if name in arms}
+
+
+def evaluate(
+    arms: Mapping[str, Graph],
+    tasks: Sequence[Task],
+    *,
+    env: Env,
+    traces: TraceStore | None = None,
+    concurrency: int = 16,
+    settings: dict[str, Any] | None = None,
+    report: Callable[[str], Report] | None = None,
+) -> list[ArmResult]:
+    """Play the same tasks with every arm. Long-term memory is read, never written: no test task teaches another.
+
+    Args:
+        arms: Compiled graphs by name.
+        tasks: The held-out tasks.
+        env: Where to play.
+        traces: Where to record; each arm is a run of its own name.
+        concurrency: Tasks in flight.
+        settings: Kept with each episode.
+        report: Given an arm's name, returns what to call after each of its tasks.
+
+    """
+    return [
+        summarise(
+            name,
+            run_episodes(
+                graph,
+                tasks,
+                env=env,
+                traces=traces,
+                run=name,
+                concurrency=concurrency,
+                settings=settings,
+                freeze_memory=True,
+                report=report(name) if report else None,
+            ),
+            env,
+        )
+        for name, graph in arms.items()
+    ]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def _stderr(values: Sequence[float]) -> float:
+    if len(values) < 2:
+        return 0.0
+    mean = _mean(values)
+    return math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1) / len(values))

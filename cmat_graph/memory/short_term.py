@@ -1,0 +1,29 @@
+"""Short-term memory: the trajectory of the current attempt, cut to what fits a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cmat_graph.types import Message
+
+NOTICE = "[{count} earlier messages were left out]"
+
+
+def window(trajectory: Sequence[Message], *, max_chars: int) -> list[Message]:
+    """Keep the newest messages within a budget, starting with an assistant's turn; say what was left out.
+
+    The last two messages (the latest action and what came of it) always stay, however long.
+    """
+    size = 0
+    start = len(trajectory)
+    for i in range(len(trajectory) - 1, -1, -1):
+        size += len(trajectory[i]["content"])
+        if size > max_chars and len(trajectory) - i > 2:
+            break
+        start = i
+    while start > 0 and start < len(trajectory) and trajectory[start]["role"] != "assistant":
+        start += 1
+    kept = list(trajectory[start:])
+    if start == 0:
+        return kept
+    return [{"role": "user", "content": NOTICE.format(count=start)}, *kept]

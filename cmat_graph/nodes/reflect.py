@@ -1,0 +1,63 @@
+"""Reflect: turns a failed attempt into a lesson, for the next attempt and for long-term memory."""
+
+from __future__ import annotations
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage
+from langgraph.runtime import Runtime
+from langgraph.store.base import BaseStore
+
+from cmat_graph.memory.reflections import remember
+from cmat_graph.nodes.calling import call_model, system_message, task_message
+from cmat_graph.state import CmatState, Node, RunContext, context_of
+from cmat_graph.types import Message, Reflection, StopReason
+
+MAX_LESSON_CHARS = 400
+
+
+def make_reflect(model: BaseChatModel | None, *, prompt: str, store: BaseStore | None, max_attempts: int) -> Node:
+    """Build the node that learns from a failed attempt.
+
+    Args:
+        model: Writes the lesson; without one the lesson is the verdict's own reason and hint.
+        prompt: The model's system prompt.
+        store: Long-term memory; without one, the store the graph was compiled with.
+        max_attempts: After this many the episode ends.
+
+    """
+
+    def reflect(state: CmatState, runtime: Runtime[RunContext]) -> CmatState:
+        context = context_of(runtime)
+        lesson = _write(state, runtime) if model is not None else ""
+        verdict = state["verdict"]
+        lesson = lesson or f"{verdict['reason']} {verdict['hint']}".strip()
+        reflection = Reflection(text=lesson, task=state["task"], env=context.env, attempt=state["attempt"])
+        if context.recorder is not None:
+            context.recorder.reflection(reflection)
+        memory = store or runtime.store
+        if memory is not None and not context.freeze_memory:
+            remember(memory, reflection)
+        change: CmatState = {"lessons": list(dict.fromkeys([*state["lessons"], lesson]))[-3:]}
+        if verdict["decision"] == "reject" and verdict["phase"] == "before":
+            return {**change, **_end(state, "rejected")} if state["attempt"] >= max_attempts else change
+        return {**change, **_end(state, "attempts")} if state["attempt"] >= max_attempts else change
+
+    def _write(state: CmatState, runtime: Runtime[RunContext]) -> str:
+        assert model is not None
+        said = "\n".join(f"{turn['role']}: {turn['content']}" for turn in [task_message(state), *state["trajectory"]])
+        verdict = state["verdict"]
+        messages: list[Message] = [
+            system_message(prompt, context_of(runtime).rules),
+            {
+                "role": "user",
+                "content": f"{said}\n\nThe attempt failed: {verdict['reason']} {verdict['hint']}\nLesson:",
+            },
+        ]
+        reply, _ = call_model(model, "reflect", messages, state, runtime)
+        return " ".join(reply.split())[:MAX_LESSON_CHARS]
+
+    return reflect
+
+
+def _end(state: CmatState, stopped: StopReason) -> CmatState:
+    return {"stopped": stopped, "messages": [AIMessage(state["answer"])]}

@@ -1,0 +1,157 @@
+"""Play tasks with a compiled graph and record them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from langgraph.graph.state import CompiledStateGraph
+
+from cmat_graph.errors import CmatError
+from cmat_graph.state import RunContext
+from cmat_graph.traces.base import TraceStore
+from cmat_graph.traces.recorder import Recorder
+from cmat_graph.types import Env, StopReason, Task
+
+Graph = CompiledStateGraph[Any, RunContext, Any, Any]
+Report = Callable[["Outcome"], None]
+"""Called after each task, in the caller's thread."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How one task went."""
+
+    task: Task
+    reward: float
+    """The environment's score, 0..1; 0 when the episode broke off."""
+    stopped: StopReason
+    attempts: int
+    answer: str = ""
+    error: str = ""
+    episode_id: str = ""
+    """The recorded episode; empty when nothing was recorded."""
+
+
+def run_episode(
+    graph: Graph,
+    task: Task,
+    *,
+    env: Env,
+    traces: TraceStore | None = None,
+    run: str = "",
+    settings: dict[str, Any] | None = None,
+    freeze_memory: bool = False,
+) -> Outcome:
+    """Play one task.
+
+    A model that fails (a prompt past its window, a refused request) makes a failed episode with its error; a broken
+    tool (the trace database, the environment, an unknown adapter) raises.
+    """
+    recorder = None
+    if traces is not None:
+        recorder = Recorder(traces, env=env.name, task=task, run=run, settings=settings)
+    session = env.open(task)
+    try:
+        context = RunContext(
+            session=session,
+            env=env.name,
+            rules=env.rules,
+            max_rounds=env.max_rounds,
+            recorder=recorder,
+            freeze_memory=freeze_memory,
+        )
+        try:
+            state = graph.invoke({"messages": [("user", task.prompt)]}, context=context)
+            outcome = Outcome(
+                task=task,
+                reward=session.score(),
+                stopped=state["stopped"],
+                attempts=state["attempt"],
+                answer=state["answer"],
+                episode_id=recorder.episode_id if recorder else "",
+            )
+        except CmatError:
+            raise
+        except Exception as exc:  # whatever a model provider raises: one failed task must not stop the others
+            message = f"{type(exc).__name__}: {str(exc).strip().splitlines()[0] if str(exc).strip() else ''}"
+            outcome = Outcome(
+                task=task,
+                reward=0.0,
+                stopped="error",
+                attempts=0,
+                error=message,
+                episode_id=recorder.episode_id if recorder else "",
+            )
+    finally:
+        session.close()
+    if recorder is not None:
+        recorder.finish(
+            reward=outcome.reward,
+            stopped=outcome.stopped,
+            attempts=outcome.attempts,
+            answer=outcome.answer,
+            error=outcome.error,
+        )
+    return outcome
+
+
+def run_episodes(
+    graph: Graph,
+    tasks: Sequence[Task],
+    *,
+    env: Env,
+    traces: TraceStore | None = None,
+    run: str = "",
+    concurrency: int = 16,
+    settings: dict[str, Any] | None = None,
+    freeze_memory: bool = False,
+    report: Report | None = None,
+) -> list[Outcome]:
+    """Play many tasks at once; results come in the order of the tasks.
+
+    Args:
+        graph: The compiled graph.
+        tasks: What to play.
+        env: Where to play.
+        traces: Where to record; None records nothing.
+        run: Label of the run in the traces.
+        concurrency: Tasks in flight; the local engine batches their model calls.
+        settings: Kept with each episode, to repeat it.
+        freeze_memory: Keep new lessons out of long-term memory.
+        report: Called with each outcome, for progress bars.
+
+    Example:
+        >>> from cmat_graph import create_cmat_graph
+        >>> from cmat_graph.envs import load_env
+        >>> from cmat_graph.models import ExpertChatModel
+        >>> env = load_env("database", size=8)
+        >>> graph = create_cmat_graph(ExpertChatModel(demonstrations=env.demonstrations())).compile()
+        >>> [outcome.reward for outcome in run_episodes(graph, env.tasks("train"), env=env)]
+        [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+
+    """
+
+    def play(task: Task) -> Outcome:
+        return run_episode(graph, task, env=env, traces=traces, run=run, settings=settings, freeze_memory=freeze_memory)
+
+    outcomes: dict[int, Outcome] = {}
+    with ThreadPoolExecutor(max_workers=max(1, concurrency), thread_name_prefix="episode") as pool:
+        todo = iter(enumerate(tasks))
+        running = {pool.submit(play, task): i for i, task in islice(todo, max(1, concurrency))}
+        try:
+            while running:
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    i = running.pop(future)
+                    outcomes[i] = future.result()
+                    if report is not None:
+                        report(outcomes[i])
+                    running |= {pool.submit(play, task): j for j, task in islice(todo, 1)}
+        except BaseException:  # Ctrl-C or a broken tool: what is in flight ends, nothing new starts
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return [outcomes[i] for i in sorted(outcomes)]

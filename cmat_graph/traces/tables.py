@@ -1,0 +1,82 @@
+"""The tables of the trace database. Plain SQL that anyone may query; nothing stored is revived into objects."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+SCHEMA_VERSION = 1
+
+
+class Instant(sa.TypeDecorator[datetime]):
+    """A point in time, in UTC; SQLite gives naive values back where PostgreSQL gives aware ones."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
+        """Mark a value without a zone as UTC."""
+        return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+metadata = sa.MetaData()
+
+meta = sa.Table("cmat_meta", metadata, sa.Column("schema_version", sa.Integer, nullable=False))
+
+episodes = sa.Table(
+    "episodes",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("run", sa.String(200), nullable=False, index=True),
+    sa.Column("env", sa.String(100), nullable=False),
+    sa.Column("task_id", sa.String(200), nullable=False, index=True),
+    sa.Column("split", sa.String(50), nullable=False),
+    sa.Column("category", sa.String(100), nullable=False),
+    sa.Column("prompt", sa.Text, nullable=False),
+    sa.Column("started", Instant, nullable=False, default=_now),
+    sa.Column("finished", Instant),
+    sa.Column("reward", sa.Float),
+    sa.Column("stopped", sa.String(20), nullable=False, default="running"),
+    sa.Column("attempts", sa.Integer, nullable=False, default=0),
+    sa.Column("answer", sa.Text, nullable=False, default=""),
+    sa.Column("error", sa.Text, nullable=False, default=""),
+    sa.Column("settings", sa.JSON, nullable=False, default=dict),
+)
+
+steps = sa.Table(
+    "steps",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("episode_id", sa.ForeignKey("episodes.id", ondelete="CASCADE"), nullable=False, index=True),
+    sa.Column("index", sa.Integer, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("node", sa.String(50), nullable=False),
+    sa.Column("messages", sa.JSON, nullable=False),
+    sa.Column("completion", sa.Text, nullable=False),
+    sa.Column("verdict", sa.JSON(none_as_null=True)),
+    sa.Column("observation", sa.Text),
+    sa.Column("observation_error", sa.Boolean, nullable=False, default=False),
+    sa.Column("input_tokens", sa.Integer, nullable=False, default=0),
+    sa.Column("output_tokens", sa.Integer, nullable=False, default=0),
+    sa.Column("seconds", sa.Float, nullable=False, default=0.0),
+    sa.Column("model", sa.String(200), nullable=False, default=""),
+    sa.Column("adapter", sa.String(200), nullable=False, default=""),
+    sa.Column("created", Instant, nullable=False, default=_now),
+)
+
+reflections = sa.Table(
+    "reflections",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("episode_id", sa.ForeignKey("episodes.id", ondelete="CASCADE"), nullable=False, index=True),
+    sa.Column("node", sa.String(50), nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("created", Instant, nullable=False, default=_now),
+)

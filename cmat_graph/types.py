@@ -1,0 +1,171 @@
+"""The words of the project as records: what a task, a step, a verdict and an episode are.
+
+Only the standard library stands behind this file. Records inside graph state are `TypedDict`s (JSON-shaped, so
+that every LangGraph checkpointer can keep them); records outside are frozen dataclasses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypedDict
+
+Decision = Literal["approve", "revise", "reject"]
+StopReason = Literal["passed", "rejected", "attempts", "rounds", "error", "running"]
+
+NODES = ("user", "assistant", "checker", "execute", "reflect", "retry")
+"""The seats of the CMAT graph. Adapters are keyed by these names."""
+
+
+class Message(TypedDict):
+    """One chat message, in the field's common shape."""
+
+    role: str
+    """`system`, `user` or `assistant`."""
+    content: str
+
+
+class Verdict(TypedDict):
+    """The checker's judgement of one action (before it runs) or of one attempt (after it ran)."""
+
+    phase: Literal["before", "after"]
+    decision: Decision
+    """`approve` lets the action run or the attempt stand; `revise` asks for another; `reject` ends the attempt."""
+    reason: str
+    hint: str
+    """What to do instead; empty when there is nothing to say."""
+    source: str
+    """Who judged: `environment`, `probes` or `model`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What the assistant may know about one task. Gold answers never leave the environment."""
+
+    id: str
+    prompt: str
+    """The task text exactly as the benchmark words it."""
+    split: str = ""
+    category: str = ""
+    """The environment's own grouping for its score, such as `SELECT`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """What the environment answered to one action."""
+
+    text: str
+    error: bool = False
+    """True when the environment refused or failed the action."""
+    done: bool = False
+    """True when the attempt is over: the final answer was given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What a read-only probe noticed about an action before it ran."""
+
+    text: str
+    hint: str = ""
+    certain: bool = True
+    """False for a suspicion: the assistant may insist by repeating the action."""
+
+
+class Session(Protocol):
+    """One task being played: owns the state that actions change."""
+
+    def reset(self) -> None:
+        """Put the environment back to the task's start."""
+
+    def step(self, action: str) -> Observation:
+        """Carry out one action. A bad action is an observation with `error`, never an exception."""
+
+    def probe(self, action: str) -> Finding | None:
+        """Look at an action without carrying it out and without any gold label."""
+
+    def score(self) -> float:
+        """Return the reward in 0..1 of what was done since the last `reset`."""
+
+    def close(self) -> None:
+        """Give back what the session holds."""
+
+
+class Env(Protocol):
+    """A family of tasks over one kind of real environment."""
+
+    name: str
+    rules: str
+    """What can be done and how actions are written; part of the assistant's system prompt."""
+    max_rounds: int
+    """Actions allowed in one attempt."""
+
+    def tasks(self, split: str | None = None) -> Sequence[Task]:
+        """Return the tasks of one split, or all of them."""
+
+    def open(self, task: Task) -> Session:
+        """Start a session for a task."""
+
+    def demonstrations(self) -> Mapping[str, Sequence[str]]:
+        """Map each task's prompt to the gold replies that solve it. For the expert teacher only."""
+
+    def metric(self, rewards: Iterable[tuple[Task, float]]) -> dict[str, float]:
+        """Return the official score: `main` in 0..1, and one entry per category."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One model call and what became of it."""
+
+    index: int
+    attempt: int
+    node: str
+    messages: list[Message]
+    """The exact prompt, oldest first."""
+    completion: str
+    verdict: Verdict | None = None
+    observation: str | None = None
+    """What the environment answered; None when the action never ran."""
+    observation_error: bool = False
+    input_tokens: int = 0
+    output_tokens: int = 0
+    seconds: float = 0.0
+    model: str = ""
+    adapter: str = ""
+    """Registry name of the adapter that answered; empty for a bare base model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reflection:
+    """A lesson from a failed attempt."""
+
+    text: str
+    task: str
+    """The prompt of the task that taught it."""
+    env: str = ""
+    node: str = "assistant"
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Episode:
+    """Everything about one task, read back from the trace database."""
+
+    id: str
+    env: str
+    task: Task
+    run: str = ""
+    """Free label of the run it belongs to, such as an arm of an evaluation."""
+    reward: float | None = None
+    """The environment's score; None when the episode did not end."""
+    stopped: StopReason = "running"
+    attempts: int = 0
+    answer: str = ""
+    error: str = ""
+    steps: list[Step] = field(default_factory=list)
+    reflections: list[Reflection] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def solved(self) -> bool:
+        """True when the environment gave the full reward."""
+        return self.reward is not None and self.reward >= 1.0
