@@ -1,6 +1,6 @@
 """The words of the project as records: what a task, a step, a verdict and an episode are.
 
-Only the standard library stands behind this file. Records inside graph state are `TypedDict`s (JSON-shaped, so
+Records inside graph state are `TypedDict`s (JSON-shaped, so
 that every LangGraph checkpointer can keep them); records outside are frozen dataclasses.
 """
 
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypedDict
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from typing_extensions import TypedDict  # pydantic refuses typing's own before Python 3.12
 
 Decision = Literal["approve", "revise", "reject"]
 StopReason = Literal["passed", "rejected", "attempts", "rounds", "error", "running"]
@@ -71,6 +73,7 @@ class Finding:
     """False for a suspicion: the assistant may insist by repeating the action."""
 
 
+@runtime_checkable
 class Session(Protocol):
     """One task being played: owns the state that actions change."""
 

@@ -14,6 +14,7 @@ import click
 
 COMMANDS = {
     "adapters": "Show and promote trained adapters.",
+    "bench": "Run a benchmark of this checkout.",
     "demo": "Run the whole loop: play, record, distil, swap, measure.",
     "distill": "Train an adapter for a node from recorded episodes.",
     "evaluate": "Measure base and adapter, with and without the loop.",

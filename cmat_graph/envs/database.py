@@ -1,8 +1,8 @@
 """Tasks over a real SQL database, in the format and with the scoring of AgentBench's DBBench.
 
-Each attempt plays in a database of its own (SQLite in memory) or inside one transaction of a database of yours
-that is rolled back at the end. What may be asked of the assistant and how it answers stands in `RULES`; how a
-reply is read in `parse_action`; how it is scored in `DatabaseSession.score`.
+Each attempt plays in a database of its own: a SQLite in memory, a copy of a SQLite file of yours, or one transaction
+on a server of yours that is rolled back at the end. What may be asked of the assistant and how it answers stands in
+`RULES`; how a reply is read in `parse_action`; how it is scored in `DatabaseSession.score`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ import hashlib
 import json
 import os
 import re
+import sqlite3
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
@@ -234,8 +237,9 @@ class DatabaseSession:
             self._watch_clock()
             self._begin()
             if not self._own:
-                sa.inspect(self._connection).get_table_names()  # SQLite opens any file and fails at first use
-        except (sa.exc.SQLAlchemyError, ImportError, OSError) as exc:
+                sa.inspect(self._connection).get_table_names()  # fails now rather than at the first statement
+            self._gold_hash = self._find_gold_hash()
+        except (sa.exc.SQLAlchemyError, sqlite3.Error, ImportError, OSError) as exc:
             raise EnvironmentFailure(f"cannot open the database {_shown(url)}: {_short(exc)}; check the URL") from exc
 
     def reset(self) -> None:
@@ -366,7 +370,8 @@ class DatabaseSession:
         """Name the closest table or column when the database knows none of that name."""
         unknown = message.rsplit(": ", 1)[-1].strip("`\"' ")
         known = self._names
-        close = difflib.get_close_matches(unknown, known, n=1, cutoff=0.5)
+        within = [name for name in known if unknown and unknown.casefold() in name.casefold()]
+        close = within if len(within) == 1 else difflib.get_close_matches(unknown, known, n=1, cutoff=0.5)
         if "no such" in message and close:
             return f"Did you mean `{close[0]}`?"
         return "The headers are " + ", ".join(f"`{name}`" for name in known) + "."
@@ -381,19 +386,19 @@ class DatabaseSession:
 
     # -- scoring ------------------------------------------------------------------------------------------------
 
-    @cached_property
-    def _gold_hash(self) -> str:
-        if self._record.answer_md5:
-            return self._record.answer_md5
-        gold = DatabaseSession(self._record, None if self._own else self._engine.url.render_as_string(False))
+    def _find_gold_hash(self) -> str:
+        """Run the gold statements inside a savepoint, before anything else happens, and roll them back."""
+        if self._record.answer_md5 or self._record.category not in CHANGES:
+            return self._record.answer_md5 or ""
+        savepoint = self._connection.begin_nested()
         try:
             for statement in self._record.label:
-                gold._run(statement)
-            return gold._state_hash()
+                self._run(statement)
+            return self._state_hash()
         except sa.exc.SQLAlchemyError as exc:
             raise EnvironmentFailure(f"the gold statement of task {self._record.id!r} fails: {_short(exc)}") from exc
         finally:
-            gold.close()
+            savepoint.rollback()
 
     def _state_hash(self) -> str:
         if self._record.table is not None:
@@ -438,19 +443,25 @@ def _md5(text: str) -> str:
 
 
 def _make_engine(url: str | None) -> sa.Engine:
-    if url is None:
-        engine = sa.create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
-    else:
-        target = sa.make_url(url)
-        file = target.database if target.get_backend_name() == "sqlite" else None
-        if file and file != ":memory:" and not os.path.exists(file):
-            raise FileNotFoundError(f"there is no file {file}")  # SQLite would create it
-        engine = sa.create_engine(target)
-    if engine.dialect.name == "sqlite":
-        # The sqlite3 module opens transactions on its own terms; SAVEPOINT and ROLLBACK need ours.
-        sa.event.listen(engine, "connect", lambda connection, _: setattr(connection, "isolation_level", None))
-        sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+    target = sa.make_url(url or "sqlite://")
+    if target.get_backend_name() != "sqlite":
+        return sa.create_engine(target)
+    file = target.database if target.database != ":memory:" else None
+    engine = sa.create_engine("sqlite://", poolclass=StaticPool, creator=lambda: _open_sqlite(file))
+    # The sqlite3 module opens transactions on its own terms; SAVEPOINT and ROLLBACK need ours.
+    sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
     return engine
+
+
+def _open_sqlite(file: str | None) -> sqlite3.Connection:
+    """Open a database in memory; a file of yours is copied into it: tasks can play at once and spoil nothing."""
+    connection = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+    if file:
+        if not Path(file).is_file():
+            raise FileNotFoundError(f"there is no file {file}")
+        with closing(sqlite3.connect(f"{Path(file).resolve().as_uri()}?mode=ro", uri=True)) as source:
+            source.backup(connection)
+    return connection
 
 
 def _create_table(connection: sa.Connection, table: Mapping[str, Any]) -> None:

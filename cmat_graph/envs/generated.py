@@ -584,10 +584,12 @@ def make_rows(rng: Rng, trade: Trade, count: int) -> list[dict[str, str]]:
 def idiom_task(rng: Rng, trade: Trade, rows: list[dict[str, str]]) -> dict[str, Any] | None:
     """Word one idiom of a trade for one row."""
     idiom = rng.choice(trade.idioms)
-    row = rng.choice(rows)
+    row, other = rng.sample(rows, 2)
     for column, value in idiom.where.items():
-        if value is not None and idiom.kind == "read":
+        if value is not None:
             row[column] = value  # so that the question has an answer
+    for column, value in (idiom.put or {}).items():
+        other[column] = value  # a table in use knows the words of its trade
     where = {column: row[column] if value is None else value for column, value in idiom.where.items()}
     words = rng.choice(idiom.says).format(**row)
     if idiom.kind == "count":
@@ -652,8 +654,11 @@ def insert_task(table: str, rows: list[dict[str, str]], words: str, values: dict
 
 def update_task(
     table: str, rows: list[dict[str, str]], words: str, put: dict[str, str], where: dict[str, str]
-) -> dict[str, Any]:
-    """A task to change rows."""
+) -> dict[str, Any] | None:
+    """A task to change rows; None when they are so already: doing nothing must not solve a task."""
+    meant = [row for row in rows if all(row[column].lower() == value.lower() for column, value in where.items())]
+    if all(row[column] == value for row in meant for column, value in put.items()):
+        return None
     sets = ", ".join(f"`{column}` = {quote(value)}" for column, value in put.items())
     sql = f"UPDATE `{table}` SET {sets} WHERE {_conditions(where)}"
     thought = f"This changes {_names(put)} where {_names(where)} fits."

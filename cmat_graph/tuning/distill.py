@@ -56,7 +56,9 @@ def distill(
     found, counts = harvest(traces.episodes(run=run, split=split), node=node)
     examples = curate(found, counts)
     if not examples:
-        told = "; ".join(f"{reason}: {count}" for reason, count in sorted(counts.items())) or "no episodes at all"
+        told = (
+            "; ".join(f"{reason}: {count}" for reason, count in sorted(counts.items()) if count) or "no episodes at all"
+        )
         raise EmptyHarvestError(
             f"nothing to train {node!r} on ({told}); record solved episodes first, for example with: "
             "cmat-graph run --assistant expert --split train"

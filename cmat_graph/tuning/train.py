@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -138,12 +140,24 @@ def train_lora(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
-        trainer.train()
-        trainer.model.peft_config["default"].base_model_name_or_path = None  # an absolute path would not travel
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", message=".*is_gradient_checkpointing"
+            )  # PEFT 0.21 trips over its own host
+            trainer.train()
         trainer.model.save_pretrained(str(target))
+    _forget_paths(target)
     return Trained(
         loss=report.loss,
         examples=len(rows),
         too_long=len(examples) - len(rows),
         versions={name: version(name) for name in PACKAGES},
     )
+
+
+def _forget_paths(folder: Path) -> None:
+    """Take this machine's paths out of what PEFT wrote: an adapter folder must travel. The card names the base."""
+    file = folder / "adapter_config.json"
+    config = json.loads(file.read_text(encoding="utf-8")) | {"base_model_name_or_path": None}
+    file.write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    (folder / "README.md").unlink(missing_ok=True)

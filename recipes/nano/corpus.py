@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import phrasing
 
 from cmat_graph.envs import generated
-from cmat_graph.envs.database import answer, operation, show_change, show_rows
+from cmat_graph.envs.database import FORMAT_HINT, answer, operation, show_change, show_rows
 
 Rng = random.Random
 Rows = list[dict[str, str]]
@@ -206,7 +206,7 @@ _LESSONS = (
     "The statement changes no row. Check the values of WHERE.",
     "The last result is empty. Check the values of WHERE.",
     "No statement was run before the answer. Run a statement.",
-    "The reply holds no action. Write 'Action: Operation' and a ```sql block, or 'Action: Answer' and 'Final Answer: [...]'.",
+    f"The reply holds no action. {FORMAT_HINT}",
 )
 
 

@@ -63,7 +63,8 @@ def _with(rng: Rng, where: dict[str, str]) -> str:
     words = condition(rng, where)
     if " of " in words and words.startswith("a "):
         return f"{rng.choice(('with', 'that has', 'having'))} {words}"
-    return f"{rng.choice(('where', 'where', 'when', 'in the row where', 'for the row where', 'for the entry where', 'if'))} {words}"
+    links = ("where", "where", "when", "in the row where", "for the row where", "for the entry where", "if")
+    return f"{rng.choice(links)} {words}"
 
 
 def _list(rng: Rng, parts: list[str]) -> str:
@@ -207,10 +208,11 @@ def count(rng: Rng, where: dict[str, str]) -> str:
     """Ask for a number of rows."""
     link = _with(rng, where)
     thing = rng.choice(("rows", "entries", "records", "results"))
+    having = [f"a {column(rng, name)} of {value(rng, text)}" for name, text in where.items()]
     return rng.choice(
         (
             f"How many {thing} are there {link}?",
-            f"How many {thing} have {' and '.join(f'a {column(rng, k)} of {value(rng, v)}' for k, v in where.items())}?",
+            f"How many {thing} have {' and '.join(having)}?",
             f"Count the {thing} {link}.",
             f"What is the number of {thing} {link}?",
             f"what is the total number of {thing} {link}",

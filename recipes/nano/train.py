@@ -5,8 +5,8 @@
 
 The first command trains (an hour or two on a CPU) and goes on from the last checkpoint when run again; under
 `torchrun --nproc-per-node N` it uses one process a core, which is faster than threads for a model this small. The
-second writes what is shipped: bfloat16 safetensors, configuration, tokenizer with its chat template, and `TRAINING.json`
-with everything needed to repeat it. Without `--tables` only the generated tables are used.
+second writes what is shipped: bfloat16 safetensors, configuration, tokenizer with its chat template, and
+`TRAINING.json` with what is needed to repeat it. Without `--tables` only the generated tables are used.
 """
 
 from __future__ import annotations

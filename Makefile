@@ -1,0 +1,41 @@
+# Everything starts here and needs only Python 3.11 or newer.
+#   make demo    set up, then run the whole loop
+#   make test    set up, then run the checks and the tests
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The CPU build of torch; for a GPU: make demo TORCH="torch"
+TORCH ?= --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0
+DEMO ?=
+
+.PHONY: demo test server-test lint clean
+
+demo: $(VENV)/.demo
+	$(BIN)/cmat-graph demo $(DEMO)
+
+test: $(VENV)/.test lint
+	$(BIN)/python -m pytest -m "not server"
+
+server-test: $(VENV)/.test
+	$(BIN)/python -m pytest -m server
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(VENV)/.torch:
+	$(PYTHON) -m venv $(VENV) || { echo "error: python3 cannot make a virtual environment; fix: apt-get install python3-venv"; exit 1; }
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps $(TORCH)
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.torch pyproject.toml
+	$(BIN)/pip install -q --disable-pip-version-check -e ".[local]"
+	touch $@
+
+$(VENV)/.test: $(VENV)/.demo
+	$(BIN)/pip install -q --disable-pip-version-check -e ".[all,dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build cmat-demo

@@ -1,0 +1,197 @@
+"""The command line as a contract: what scripts read, and what a mistake says."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+
+from cmat_graph.cli import COMMANDS, cli, main
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, tmp_path):
+    """Run a command in an empty folder; give exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["cmat-graph", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return ended.value.code, captured.out, captured.err
+
+    return run
+
+
+def commands():
+    for name in COMMANDS:
+        command = cli.get_command(click.Context(cli), name)
+        yield (name,), command
+        if isinstance(command, click.Group):
+            yield from (((name, sub), command.commands[sub]) for sub in command.commands)
+
+
+@pytest.mark.parametrize(
+    ("words", "command"), list(commands()), ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
+)
+def test_every_command_has_help_with_an_example(words, command, call):
+    code, out, _ = call(*words, "--help")
+    assert code == 0
+    assert f"cmat-graph {' '.join(words)}" in out.split("Example", 1)[1]
+
+
+def test_the_readme_shows_every_command():
+    readme = (ROOT / "README.md").read_text()
+    assert [name for name in COMMANDS if f"cmat-graph {name}" not in readme] == []
+
+
+def test_run_prints_its_result_last_and_nothing_else(call):
+    code, out, err = call("run", "--assistant", "expert", "--size", 12, "--json", "--traces", "sqlite:///t.db")
+    assert code == 0
+    result = json.loads(out)
+    assert set(result) == {"episodes", "success_rate", "stderr", "score", "stopped", "traces"}
+    assert (result["episodes"], result["success_rate"], result["score"]["main"]) == (12, 1.0, 1.0)
+    assert result["stopped"] == {"passed": 12}
+    assert "traces: sqlite:///t.db" in err
+
+
+def test_run_reads_a_real_task_file(call, dbbench):
+    code, out, _ = call("run", "--tasks", dbbench, "--assistant", "expert", "--json", "--limit", 40)
+    result = json.loads(out)
+    assert (code, result["episodes"]) == (0, 40)
+    assert result["score"]["SELECT"] == 1.0
+
+
+def test_a_run_can_be_resumed(call):
+    call("run", "--assistant", "expert", "--size", 12, "--limit", 5)
+    _, out, _ = call("run", "--assistant", "expert", "--size", 12, "--resume", "--json")
+    assert json.loads(out)["episodes"] == 12
+    with sqlite3.connect("traces.db") as connection:
+        assert connection.execute("SELECT count(*) FROM episodes").fetchone() == (12,)
+
+
+def test_what_was_recorded_can_be_looked_at(call):
+    call("run", "--assistant", "expert", "--size", 4)
+    assert json.loads(call("traces", "list", "--json")[1])[0]["solved"] == 4
+    shown = call("traces", "show", "--limit", 1)[1]
+    assert "Action: Operation" in shown
+    assert "reward 1" in shown
+    assert json.loads(call("traces", "show", "--json", "--limit", 1)[1])["reward"] == 1.0
+    assert call("traces", "show", "nobody")[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["run", "--tasks", "missing.jsonl"], "no task file at missing.jsonl"),
+        (["run", "--tasks", "bad.jsonl"], "bad.jsonl, line 2: not valid JSON"),
+        (["run", "--assistant", "unknown"], "no model 'unknown'"),
+        (["run", "--adapter", "none"], "no adapter 'none' in adapters"),
+        (["run", "--env", "moon"], "unknown environment 'moon'; known: database"),
+        (["run", "--split", "dev"], "no tasks in split 'dev'"),
+        (["run", "--traces", "sqlite:////no/such/place/t.db"], "check that the path exists"),
+        (["run", "--traces", "sqlite:///bad.jsonl"], "no trace database"),
+        (["run", "--tasks", "own.jsonl", "--url", "sqlite:///missing.db", "--assistant", "expert"], "there is no file"),
+        (["run", "--memory", "bad.jsonl"], "cannot open the lesson store"),
+        (["evaluate", "--adapter", "none"], "no adapter 'none'"),
+        (["evaluate", "--base", "unknown"], "no model 'unknown'"),
+        (["distill"], "nothing to train 'assistant' on"),
+        (["distill", "--node", "nobody"], "no node 'nobody'"),
+        (["distill", "--epochs", "0"], "must be positive"),
+        (["adapters", "show", "none"], "no adapter 'none'"),
+        (["traces", "show"], "no such episode"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_line_that_names_the_fix(call, words, says):
+    Path("bad.jsonl").write_text('{"id": "1", "description": "?", "label": [], "table": null}\n{broken\n')
+    Path("own.jsonl").write_text('{"id": "1", "description": "?", "label": ["x"]}\n')
+    code, out, err = call(*words)
+    last = err.strip().splitlines()[-1]
+    assert code == 1
+    assert last.startswith("error: ")
+    assert says in last
+    assert out == ""
+
+
+def test_a_typing_mistake_shows_usage(call):
+    assert call("rum")[0] == 2
+    code, _, err = call("run", "--no-such-option")
+    assert code == 2
+    assert "--help" in err
+
+
+def test_ctrl_c_stops_cleanly_and_keeps_what_was_recorded(tmp_path):
+    words = [
+        sys.executable,
+        "-m",
+        "cmat_graph.cli",
+        "run",
+        "--assistant",
+        "expert",
+        "--size",
+        "4000",
+        "--concurrency",
+        "2",
+    ]
+    process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    until = time.monotonic() + 60
+    recorded = 0
+    while recorded < 20 and time.monotonic() < until:
+        time.sleep(0.2)
+        if (tmp_path / "traces.db").exists():
+            recorded = _finished(tmp_path / "traces.db")
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "--resume" in err.strip().splitlines()[-1]
+    assert "Traceback" not in err
+    assert _finished(tmp_path / "traces.db") >= recorded >= 20
+
+
+def _finished(path):
+    try:
+        with sqlite3.connect(path) as connection:
+            return connection.execute("SELECT count(*) FROM episodes WHERE finished IS NOT NULL").fetchone()[0]
+    except sqlite3.OperationalError:
+        return 0
+
+
+@pytest.mark.slow
+def test_distil_evaluate_and_swap_from_the_shell(call):
+    call("run", "--assistant", "expert", "--split", "train", "--size", 32, "--run", "expert")
+    code, out, _ = call("distill", "--run", "expert", "--epochs", 1, "--json")
+    card = json.loads(out)
+    assert (code, card["node"], card["base"]) == (0, "assistant", "nano")
+    code, out, _ = call("evaluate", "--adapter", "assistant", "--size", 32, "--limit", 4, "--json")
+    arms = json.loads(out)["arms"]
+    assert [arm["name"] for arm in arms] == ["base", "base+loop", "tuned", "tuned+loop"]
+    assert all({"success_rate", "stderr", "n"} <= set(arm) for arm in arms)
+    assert json.loads(Path("evaluation.json").read_text())["adapter"] == f"assistant/{card['name']}"
+    assert call("adapters", "promote", "assistant")[0] == 0
+    assert call("adapters", "list")[1].startswith("* assistant/")
+    assert call("run", "--adapter", "assistant", "--size", 32, "--limit", 2)[0] == 0
+
+
+@pytest.mark.slow
+def test_the_demo_runs_twice_in_one_folder(call, monkeypatch):
+    from cmat_graph import demo
+
+    monkeypatch.setattr("cmat_graph.cli.demo.QUICK", demo.DemoSize(tasks=32, practice=2, test=4, epochs=1))
+    for _ in range(2):
+        code, out, err = call("demo", "--quick", "--json")
+        assert code == 0
+        assert [arm["n"] for arm in json.loads(out)["arms"]] == [4, 4, 4, 4]
+        assert "Try next" in err
+    assert {p.name for p in Path("cmat-demo").iterdir()} >= {"traces.db", "reflections", "adapters"}

@@ -1,0 +1,31 @@
+"""What several tests share: the benchmark data where it lies beside the project, and small real things."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cmat_graph.envs import load_env
+from cmat_graph.envs.database import DatabaseEnv
+from cmat_graph.traces import SQLTraceStore
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture
+def dbbench() -> Path:
+    path = DATA / "dbbench" / "tasks.jsonl"
+    if not path.is_file():
+        pytest.skip(f"the DBBench task file is not at {path}")
+    return path
+
+
+@pytest.fixture
+def traces(tmp_path: Path) -> SQLTraceStore:
+    return SQLTraceStore(f"sqlite:///{tmp_path / 'traces.db'}")
+
+
+@pytest.fixture(scope="session")
+def env() -> DatabaseEnv:
+    return load_env("database", size=64, seed=3)
