@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-RUNS = 9
+RUNS = 5
 
 
 def _seconds(code: str) -> float:

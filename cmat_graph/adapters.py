@@ -6,22 +6,26 @@ adapters/<node>/current                     the name of the promoted adapter
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from cmat_graph.errors import AdapterNotFoundError, ConfigurationError
 
+logger = logging.getLogger(__name__)
+
 CARD = "card.json"
 CURRENT = "current"
+WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +56,12 @@ class AdapterCard:
     """Where it lies now; not written into the card, so that folders can be moved."""
 
     @property
+    def weights_hash(self) -> str:
+        """SHA-256 of the adapter's weights, by which two of one name are told apart; empty without weights."""
+        file = Path(self.folder, WEIGHTS)
+        return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+
+    @property
     def id(self) -> str:
         """`node/name`, the name by which calls choose it."""
         return f"{self.node}/{self.name}"
@@ -70,8 +80,13 @@ class AdapterRegistry:
         self.root = Path(root)
 
     def list(self, node: str | None = None) -> list[AdapterCard]:
-        """Return all cards, oldest first."""
-        found = [_read(card.parent) for card in self.root.glob(f"{node or '*'}/*/{CARD}")]
+        """Return all cards, oldest first; one that cannot be read is left out with a warning."""
+        found = []
+        for file in self.root.glob(f"{node or '*'}/[!.]*/{CARD}"):
+            try:
+                found.append(_read(file.parent))
+            except AdapterNotFoundError as exc:
+                logger.warning("%s", exc)
         return sorted(found, key=lambda card: card.created)
 
     def get(self, name: str) -> AdapterCard:
@@ -81,8 +96,9 @@ class AdapterRegistry:
             AdapterNotFoundError: There is none; the message lists those there are.
 
         """
-        if Path(name, CARD).is_file():
-            return _read(Path(name))
+        for folder in (Path(name), self.root / name):
+            if (folder / CARD).is_file():
+                return _read(folder)
         cards = self.list()
         matches = [card for card in cards if name in (card.id, card.name)]
         if not matches:
@@ -103,28 +119,31 @@ class AdapterRegistry:
         """Make an adapter the current one of its node."""
         _write_aside(self.root / card.node / CURRENT, card.name + "\n")
 
-    @contextmanager
-    def adding(self, card: AdapterCard) -> Iterator[Path]:
-        """Give a folder to write weights into; it becomes visible, with its card, only when all went well."""
+    def add(self, card: AdapterCard, write: Callable[[Path], AdapterCard]) -> AdapterCard:
+        """Register an adapter: `write` puts its files into a folder and returns its final card.
+
+        The adapter becomes visible only when all went well; one of the same name stays until then.
+        """
         _check_name(card.node)
         _check_name(card.name)
         target = self.root / card.node / card.name
         aside = self.root / card.node / f".{card.name}-{uuid.uuid4().hex[:8]}"
+        old = aside.with_name(f"{aside.name}-old")
         aside.mkdir(parents=True)
         try:
-            yield aside
-            _write_card(aside, card)
+            _write_card(aside, write(aside))
             if target.exists():
-                shutil.rmtree(target)
+                os.replace(target, old)
             os.replace(aside, target)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+        return _read(target)
 
     def update(self, card: AdapterCard) -> AdapterCard:
-        """Write a changed card, such as one with new scores."""
-        folder = self.root / card.node / card.name
-        _write_card(folder, card)
-        return replace(card, folder=str(folder))
+        """Write a changed card, such as one with new scores, where the adapter lies."""
+        _write_card(Path(card.folder), card)
+        return card
 
 
 def _read(folder: Path) -> AdapterCard:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,13 +14,13 @@ def parse_answer(text: str) -> list[Any]:
     Follows AgentBench's database task, which evaluates the text as Python; here only literals are evaluated.
     """
     text = text.strip()
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return [text]
-    if isinstance(value, list | tuple | set):
-        return list(value)
-    return [value]
+    for read in (ast.literal_eval, json.loads):  # JSON's null, true and false are no Python literals
+        try:
+            value = read(text)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+        return list(value) if isinstance(value, list | tuple | set) else [value]
+    return [text]
 
 
 def same_answer(answer: Sequence[Any], label: Sequence[Any]) -> bool:
@@ -31,7 +32,7 @@ def same_answer(answer: Sequence[Any], label: Sequence[Any]) -> bool:
         left, right = answer[0], label[0]
         try:
             return float(left) == float(right)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return bool(left == right)
     try:
         return set(answer) == set(label)

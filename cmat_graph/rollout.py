@@ -10,13 +10,15 @@ from typing import Any
 
 from langgraph.graph.state import CompiledStateGraph
 
-from cmat_graph.errors import CmatError
+from cmat_graph.errors import CmatError, TaskFileError
 from cmat_graph.state import RunContext
 from cmat_graph.traces.base import TraceStore
 from cmat_graph.traces.recorder import Recorder
 from cmat_graph.types import Env, StopReason, Task
 
 Graph = CompiledStateGraph[Any, RunContext, Any, Any]
+STEPS = 2_000
+"""Graph steps of one episode, far above what attempts, rounds and revisions allow: the last line of defence."""
 Report = Callable[["Outcome"], None]
 """Called after each task, in the caller's thread."""
 
@@ -51,11 +53,14 @@ def run_episode(
     A model that fails (a prompt past its window, a refused request) makes a failed episode with its error; a broken
     tool (the trace database, the environment, an unknown adapter) raises.
     """
-    recorder = None
-    if traces is not None:
-        recorder = Recorder(traces, env=env.name, task=task, run=run, settings=settings)
-    session = env.open(task)
     try:
+        session = env.open(task)
+    except TaskFileError as exc:  # a faulty task is this task's failure, not the run's
+        return Outcome(task=task, reward=0.0, stopped="error", attempts=0, error=str(exc))
+    try:
+        recorder = None
+        if traces is not None:
+            recorder = Recorder(traces, env=env.name, task=task, run=run, settings=settings)
         context = RunContext(
             session=session,
             env=env.name,
@@ -65,7 +70,7 @@ def run_episode(
             freeze_memory=freeze_memory,
         )
         try:
-            state = graph.invoke({"messages": [("user", task.prompt)]}, context=context)
+            state = graph.invoke({"messages": [("user", task.prompt)]}, {"recursion_limit": STEPS}, context=context)
             outcome = Outcome(
                 task=task,
                 reward=session.score(),
@@ -86,16 +91,16 @@ def run_episode(
                 error=message,
                 episode_id=recorder.episode_id if recorder else "",
             )
+        if recorder is not None:
+            recorder.finish(
+                reward=outcome.reward,
+                stopped=outcome.stopped,
+                attempts=outcome.attempts,
+                answer=outcome.answer,
+                error=outcome.error,
+            )
     finally:
         session.close()
-    if recorder is not None:
-        recorder.finish(
-            reward=outcome.reward,
-            stopped=outcome.stopped,
-            attempts=outcome.attempts,
-            answer=outcome.answer,
-            error=outcome.error,
-        )
     return outcome
 
 

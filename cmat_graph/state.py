@@ -36,16 +36,18 @@ class CmatState(CmatInput, total=False):
     """Actions carried out in this attempt."""
     revisions: int
     """Times the checker sent the current action back."""
-    draft: str
-    """The assistant's reply that waits to be checked and carried out; empty when there is none."""
+    draft: str | None
+    """The assistant's reply that waits to be checked and carried out; None when there is none."""
+    forced: bool
+    """True when the action runs although the checker never approved it."""
     step_id: int
     """Trace id of the model call that wrote the draft."""
     doubted: str
     """The draft that the checker doubted without being certain; repeating it is insisting."""
     flaw: str
     """What went wrong last and was not mended since; an attempt that ends with one has failed."""
-    failures: list[str]
-    """Actions of this attempt that the environment refused."""
+    done_so_far: list[str]
+    """Each action of this attempt with what came of it, to notice when nothing new happens."""
     verdict: Verdict
     observation: str
     done: bool

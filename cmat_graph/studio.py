@@ -24,8 +24,11 @@ async def make_graph() -> CompiledStateGraph[Any, Any, Any, Any]:
 
 @cache
 def _build() -> CompiledStateGraph[Any, Any, Any, Any]:
-    checker = os.environ.get("CMAT_CHECKER")
+    checker = os.environ.get("CMAT_CHECKER", "none")
+    judge: Any = (
+        {"none": None, "probes": "probes"}.get(checker) if checker in ("none", "probes") else load_model(checker)
+    )
     return create_cmat_graph(
         load_model(os.environ.get("CMAT_ASSISTANT", "nano")),
-        checker=load_model(checker) if checker else None,
+        checker=judge,
     ).compile(name="cmat")

@@ -13,10 +13,9 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from typing_extensions import TypedDict  # pydantic refuses typing's own before Python 3.12
 
 Decision = Literal["approve", "revise", "reject"]
-StopReason = Literal["passed", "rejected", "attempts", "rounds", "error", "running"]
+StopReason = Literal["passed", "rejected", "attempts", "error", "running"]
 
-NODES = ("user", "assistant", "checker", "execute", "reflect", "retry")
-"""The seats of the CMAT graph. Adapters are keyed by these names."""
+Source = Literal["environment", "probes", "model", "reward", "limit"]
 
 
 class Message(TypedDict):
@@ -36,8 +35,8 @@ class Verdict(TypedDict):
     reason: str
     hint: str
     """What to do instead; empty when there is nothing to say."""
-    source: str
-    """Who judged: `environment`, `probes` or `model`."""
+    source: Source
+    """Who judged; `limit` means that revisions were used up and the action runs unapproved."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +124,10 @@ class Step:
     messages: list[Message]
     """The exact prompt, oldest first."""
     completion: str
-    verdict: Verdict | None = None
+    before: Verdict | None = None
+    """The checker's verdict on the action before it ran."""
+    after: Verdict | None = None
+    """The checker's verdict on what came of it."""
     observation: str | None = None
     """What the environment answered; None when the action never ran."""
     observation_error: bool = False

@@ -11,9 +11,12 @@ from cmat_graph.errors import AdapterNotFoundError, ConfigurationError
 
 def add(registry, name, *, created="2026-01-01"):
     card = AdapterCard(name=name, node="assistant", base="nano", created=created)
-    with registry.adding(card) as folder:
+
+    def write(folder):
         (folder / "adapter_model.safetensors").write_bytes(b"weights")
-    return registry.get(card.id)
+        return card
+
+    return registry.add(card, write)
 
 
 @pytest.fixture
@@ -42,24 +45,28 @@ def test_an_unknown_adapter_lists_the_known_ones(registry):
         registry.get("x")
 
 
-def fill_the_disk(registry):
-    with registry.adding(AdapterCard(name="a", node="assistant", base="nano")) as folder:
+def test_nothing_half_written_is_ever_registered(registry):
+    old = add(registry, "a")
+
+    def fill_the_disk(folder):
         (folder / "adapter_model.safetensors").write_bytes(b"half")
         raise OSError("disk full")
 
-
-def test_nothing_half_written_is_ever_registered(registry):
     with pytest.raises(OSError, match="disk full"):
-        fill_the_disk(registry)
-    assert registry.list() == []
-    assert list(registry.root.rglob("*.safetensors")) == []
+        registry.add(AdapterCard(name="a", node="assistant", base="other"), fill_the_disk)
+    assert registry.list() == [old]
+    assert [file.read_bytes() for file in registry.root.rglob("*.safetensors")] == [b"weights"]
 
 
 def test_an_adapter_of_the_same_name_is_replaced_whole(registry):
     add(registry, "one")
     card = AdapterCard(name="one", node="assistant", base="other")
-    with registry.adding(card) as folder:
+
+    def write(folder):
         (folder / "new").write_text("")
+        return card
+
+    registry.add(card, write)
     assert registry.get("one").base == "other"
     assert sorted(p.name for p in (registry.root / "assistant" / "one").iterdir()) == ["card.json", "new"]
 
@@ -78,12 +85,13 @@ def test_a_card_keeps_its_scores(registry):
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "a b"])
 def test_names_stay_inside_the_registry(registry, name):
-    with pytest.raises(ConfigurationError), registry.adding(AdapterCard(name=name, node="assistant", base="nano")):
-        pass
+    with pytest.raises(ConfigurationError, match="no name"):
+        add(registry, name)
 
 
-def test_a_broken_card_names_the_file(registry):
-    card = add(registry, "one")
+def test_a_broken_card_names_the_file_and_hides_no_other(registry):
+    card, other = add(registry, "one"), add(registry, "two")
     (registry.root / "assistant" / "one" / "card.json").write_text("{")
     with pytest.raises(AdapterNotFoundError, match=r"card\.json"):
         registry.get(card.id)
+    assert registry.list() == [other]

@@ -19,6 +19,8 @@ from cmat_graph.answers import parse_answer, same_answer
         ("[unclosed", ["[unclosed"]),
         ("__import__('os')", ["__import__('os')"]),
         ("", [""]),
+        ("[null, true]", [None, True]),
+        ("{[1, 2]}", ["{[1, 2]}"]),
     ],
 )
 def test_reads_a_final_answer(text, answer):
@@ -29,6 +31,7 @@ def test_one_value_compares_as_a_number():
     assert same_answer(["2011.0"], ["2011"])
     assert same_answer([26], ["26"])
     assert not same_answer(["Oslo"], ["oslo"])
+    assert not same_answer(["1" + "0" * 400], ["1"])
 
 
 def test_several_values_compare_as_sets():

@@ -105,7 +105,7 @@ def test_the_papers_case_reflection_mends_what_repetition_does_not():
     stubborn = [operation(WRONG, "Set."), operation(WRONG, "Set.")]
     state, reward = play(script(*stubborn), max_attempts=1)
     assert (state["stopped"], reward) == ("attempts", 0.0)
-    assert state["verdict"]["reason"] == "A failed action was repeated."
+    assert state["verdict"]["reason"] == "An action was repeated and nothing new came of it."
 
     lesson = script("The column is `Title / individual commemorated`.")
     model = script(*stubborn, operation(RIGHT, "Use the lesson."), DONE)
@@ -235,11 +235,25 @@ def test_streams_and_runs_async():
     assert [name for update in updates for name in update] == ["user", "assistant", "checker", "execute", "checker"]
 
 
-def test_prompts_can_be_replaced_one_by_one():
+def test_prompts_can_be_replaced_one_by_one_braces_and_all():
     model = script("Yes.")
-    graph = create_cmat_graph(model, prompts={"assistant": "Be brief. {rules}"}).compile()
+    graph = create_cmat_graph(model, prompts={"assistant": 'Say {"a": 1}. {rules}'}).compile()
     graph.invoke({"messages": [("user", "Hi")]})
-    assert model.calls[0][0].text == "Be brief."
+    assert model.calls[0][0].text == 'Say {"a": 1}.'
+
+
+@pytest.mark.parametrize("checker", [None, "probes"])
+def test_an_empty_reply_is_a_bad_action_and_no_endless_loop(checker):
+    model = script("")
+    state, reward = play(model, checker=checker, max_attempts=2)
+    assert (state["stopped"], reward) == ("attempts", 0.0)
+    assert len(model.calls) <= 20
+
+
+def test_looking_twice_is_allowed_when_something_changed_in_between():
+    look = operation("SELECT `Date` FROM `Sculptures`", "Look.")
+    state, reward = play(script(look, operation(RIGHT, "Set."), look, DONE), max_attempts=1)
+    assert (state["stopped"], reward) == ("passed", 1.0)
 
 
 def test_a_graph_without_a_task_says_so():

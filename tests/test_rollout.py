@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from langchain_core.language_models import BaseChatModel
 
 from cmat_graph import create_cmat_graph, run_episodes
+from cmat_graph.envs import load_env
 from cmat_graph.errors import TraceStoreError
 from cmat_graph.evaluation import ArmResult, compare, evaluate, four_arms, summarise
 from cmat_graph.models import ExpertChatModel
@@ -60,7 +62,9 @@ def test_a_stop_in_the_middle_keeps_what_was_recorded(env, traces):
 
     with pytest.raises(KeyboardInterrupt):
         run_episodes(expert(env), env.tasks(), env=env, traces=traces, concurrency=2, report=stop)
-    assert all(e.reward == 1.0 for e in traces.episodes())
+    rewards = [e.reward for e in traces.episodes()]
+    assert rewards
+    assert set(rewards) == {1.0}
 
 
 def test_an_episode_reads_back_as_it_was_played(env, traces):
@@ -74,7 +78,33 @@ def test_an_episode_reads_back_as_it_was_played(env, traces):
     assert first.messages[1]["content"] == task.prompt
     assert last.messages[2]["content"] == first.completion
     assert last.messages[3]["content"] == first.observation
-    assert (first.model, first.node, first.verdict["decision"]) == ("expert", "assistant", "approve")
+    assert (first.model, first.node, first.before["decision"]) == ("expert", "assistant", "approve")
+
+
+def test_no_gold_reaches_any_prompt(env, traces):
+    """The gold replies of a task must not show in what any node reads while everything about it fails."""
+    talk = ScriptedChatModel(replies=["Thought: none\nAction: Operation\n```sql\nSELECT 1\n```", "OK", "revise"])
+    graph = create_cmat_graph(talk, checker=talk, reflector=talk, max_attempts=2).compile()
+    tasks = env.tasks("train")[:6]
+    run_episodes(graph, tasks, env=env, traces=traces, concurrency=1)
+    read = {e.task.id: "\n".join(m["content"] for s in e.steps for m in s.messages) for e in traces.episodes()}
+    for task in tasks:
+        statement = env.demonstrations()[task.prompt][0].split("```sql\n")[1].split("\n```")[0]
+        assert task.prompt in read[task.id]
+        assert statement not in read[task.id]
+
+
+def test_a_task_with_a_faulty_gold_fails_alone(tmp_path, traces):
+    table = {"table_name": "t", "table_info": {"columns": [{"name": "a"}], "rows": [["1"]]}}
+    rows = [
+        {"id": "bad", "type": "UPDATE", "description": "?", "label": ["UPDATE nowhere SET a = 1"], "table": table},
+        {"id": "good", "type": "UPDATE", "description": "!", "label": ["UPDATE t SET a = 2"], "table": table},
+    ]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    env = load_env(tasks=tmp_path / "t.jsonl")
+    bad, good = run_episodes(expert(env), env.tasks(), env=env, traces=traces)
+    assert (bad.stopped, good.reward) == ("error", 1.0)
+    assert "'bad': its gold statement fails" in bad.error
 
 
 def test_failed_attempts_leave_their_lessons(env, traces):

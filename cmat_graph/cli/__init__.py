@@ -61,7 +61,8 @@ def main() -> None:
         exc.show()
         sys.exit(exc.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("stopped; what was recorded is kept, run the same command with --resume to go on", err=True)
+        resume = ", the same command with --resume goes on" if "run" in sys.argv[1:2] else ""
+        click.echo(f"stopped; what was recorded is kept{resume}", err=True)
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

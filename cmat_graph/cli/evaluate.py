@@ -21,6 +21,7 @@ from cmat_graph.cli.shared import (
     progress,
     task_options,
 )
+from cmat_graph.errors import ConfigurationError
 from cmat_graph.evaluation import compare, evaluate, four_arms
 from cmat_graph.models import load_model
 from cmat_graph.rollout import Outcome
@@ -60,6 +61,8 @@ def command(
       cmat-graph evaluate --adapter assistant
       cmat-graph evaluate --tasks tasks.jsonl --split std --base nano --adapter assistant --json
     """
+    if not Path(out).resolve().parent.is_dir():
+        raise ConfigurationError(f"no folder for --out {out}; make it first")
     env, tasks = open_tasks(**choice)
     registry = AdapterRegistry(adapters_dir)
     card = registry.get(adapter) if adapter else None
@@ -92,16 +95,16 @@ def command(
             settings={"base": base, "adapter": adapter, "attempts": attempts},
             report=report,
         )
-    saved = {"arms": arms_json(results), "base": base, "adapter": card.id if card else None, "tasks": choice}
-    Path(out).write_text(json.dumps(saved, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    if card is not None:
-        registry.update(replace(card, scores={result.name: result.to_json() for result in results}))
-        gain = compare(results[2], results[0])
-        console.print(f"tuned against base, paired: {gain.mean:+.1%} ± {gain.stderr:.1%}")
-    console.print(f"written: {out}")
     if as_json:
         print_json({"arms": arms_json(results)})
     else:
         from rich.console import Console
 
         Console().print(arms_table(results, f"{env.name}, {len(tasks)} tasks"))
+    if card is not None:
+        gain = compare(results[2], results[0])
+        console.print(f"tuned against base, paired: {gain.mean:+.1%} ± {gain.stderr:.1%}")
+        registry.update(replace(card, scores={result.name: result.to_json() for result in results}))
+    saved = {"arms": arms_json(results), "base": base, "adapter": card.id if card else None, "tasks": choice}
+    Path(out).write_text(json.dumps(saved, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    console.print(f"written: {out}")

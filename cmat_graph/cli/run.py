@@ -10,6 +10,7 @@ import click
 from cmat_graph.adapters import AdapterRegistry
 from cmat_graph.cli import print_json
 from cmat_graph.cli.shared import adapter_options, console, json_option, open_tasks, progress, task_options
+from cmat_graph.errors import ConfigurationError
 from cmat_graph.evaluation import summarise
 from cmat_graph.graph import create_cmat_graph
 from cmat_graph.models import load_model
@@ -48,7 +49,7 @@ def command(
     concurrency: int,
     as_json: bool,
     **choice: Any,
-) -> None:
+) -> int:
     """Play tasks with the graph and record every step.
 
     \b
@@ -79,7 +80,8 @@ def command(
     ).compile()
     traces = SQLTraceStore(traces_url)
     run = run_name or (f"{assistant}+{adapter}" if adapter else assistant)
-    earlier = _finished(traces, run, {task.id: task for task in tasks}) if resume else {}
+    settings = {"assistant": assistant, "adapter": adapter, "checker": checker, "attempts": attempts}
+    earlier = _finished(traces, run, {task.id: task for task in tasks}, settings) if resume else {}
     todo = [task for task in tasks if task.id not in earlier]
     done = len(earlier)
     with progress(f"{run}: {env.name}", len(tasks)) as show:
@@ -99,7 +101,7 @@ def command(
             traces=traces,
             run=run,
             concurrency=concurrency,
-            settings={"assistant": assistant, "adapter": adapter, "checker": checker, "attempts": attempts},
+            settings=settings,
             freeze_memory=freeze_memory,
             report=report,
         )
@@ -119,11 +121,18 @@ def command(
         parts = ", ".join(f"{name} {value:.3f}" for name, value in result.score.items())
         click.echo(f"{result.n} episodes, solved {result.success_rate:.1%} ± {result.stderr:.1%}; score: {parts}")
     console.print(f"traces: {traces.url}")
+    broken = [outcome.error for outcome in played if outcome.stopped == "error"]
+    if broken:
+        console.print(f"{len(broken)} of {len(played)} episodes broke off; the first: {broken[0]}")
+    return 1 if played and len(broken) == len(played) else 0
 
 
-def _finished(traces: SQLTraceStore, run: str, tasks: dict[str, Any]) -> dict[str, Outcome]:
+def _finished(traces: SQLTraceStore, run: str, tasks: dict[str, Any], settings: dict[str, Any]) -> dict[str, Outcome]:
     found: dict[str, Outcome] = {}
     for episode in traces.episodes(run=run):
+        known = tasks.get(episode.task.id)
+        if known is not None and (episode.task != known or episode.settings != settings):
+            raise ConfigurationError(f"run {run!r} was recorded with other tasks or settings; give another --run")
         if episode.reward is not None and episode.stopped != "error" and episode.task.id in tasks:
             found[episode.task.id] = Outcome(
                 task=tasks[episode.task.id],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 
@@ -35,7 +36,7 @@ def list_runs(*, traces_url: str, as_json: bool) -> None:
     Example:
       cmat-graph traces list
     """
-    runs = SQLTraceStore(traces_url).runs()
+    runs = _open(traces_url).runs()
     if as_json:
         print_json(runs)
         return
@@ -65,7 +66,7 @@ def show(*, task: str | None, traces_url: str, run_name: str | None, failed: boo
       cmat-graph traces show --run tuned --failed --limit 1
     """
     shown = 0
-    for episode in SQLTraceStore(traces_url).episodes(run=run_name, solved=False if failed else None):
+    for episode in _open(traces_url).episodes(run=run_name, solved=False if failed else None):
         if task is not None and task not in (episode.task.id, episode.id):
             continue
         if as_json:
@@ -79,6 +80,14 @@ def show(*, task: str | None, traces_url: str, run_name: str | None, failed: boo
         raise ConfigurationError("no such episode; list the runs with: cmat-graph traces list")
 
 
+def _open(url: str) -> SQLTraceStore:
+    """Open traces that are there already; SQLite would make an empty database of a typing mistake."""
+    file = url.removeprefix("sqlite:///")
+    if file != url and not Path(file).is_file():
+        raise ConfigurationError(f"no trace database at {file}; record with: cmat-graph run --traces {url}")
+    return SQLTraceStore(url)
+
+
 def _print(episode: Episode) -> None:
     reward = "unfinished" if episode.reward is None else f"reward {episode.reward:g}"
     click.secho(f"{episode.task.id} ({episode.run}): {reward}, {episode.stopped}", bold=True)
@@ -86,10 +95,12 @@ def _print(episode: Episode) -> None:
     for step in episode.steps:
         click.secho(f"  [{step.attempt}.{step.index} {step.node} {step.model} {step.adapter}".rstrip() + "]", fg="cyan")
         click.echo("\n".join(f"  {line}" for line in step.completion.splitlines()))
-        if step.verdict and step.verdict["decision"] != "approve":
-            click.secho(f"  checker: {step.verdict['reason']} {step.verdict['hint']}", fg="yellow")
+        if step.before and (step.before["decision"] != "approve" or step.before["source"] == "limit"):
+            click.secho(f"  checker: {step.before['reason']} {step.before['hint']}", fg="yellow")
         if step.observation:
             click.secho(f"  -> {step.observation}", fg="red" if step.observation_error else None)
+        if step.after and step.after["decision"] != "approve":
+            click.secho(f"  checker: {step.after['reason']} {step.after['hint']}", fg="yellow")
     for reflection in episode.reflections:
         click.secho(f"  lesson {reflection.attempt}: {reflection.text}", fg="magenta")
     if episode.error:

@@ -14,15 +14,16 @@ import json
 import os
 import re
 import sqlite3
+import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy.pool import StaticPool
 
 from cmat_graph.answers import parse_answer, same_answer
@@ -61,6 +62,8 @@ FORMAT_HINT = "Write 'Action: Operation' and a ```sql block, or 'Action: Answer'
 _ACTION = re.compile(r"Action: *(.*?) *(?:\n|$)")
 _SQL = re.compile(r"```sql\s*(.*?)\s*```", re.DOTALL)
 _FINAL = re.compile(r"\nFinal Answer:(.*)")
+_QUOTED = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|`[^`]*`|\$(\w*)\$.*?\$\1\$|--[^\n]*|/\*.*?\*/", re.DOTALL)
+"""Strings, quoted names and comments: what may hold any word or semicolon."""
 _LITERAL = re.compile(r"'((?:[^']|'')*)'")
 
 
@@ -94,6 +97,41 @@ def answer(values: Sequence[Any], thought: str) -> str:
     return f"Thought: {thought}\nAction: Answer\nFinal Answer: {json.dumps(list(values), ensure_ascii=False)}"
 
 
+class Column(BaseModel):
+    """A header."""
+
+    name: str
+
+
+class TableInfo(BaseModel):
+    """Headers and cells."""
+
+    columns: list[Column] = Field(min_length=1)
+    rows: list[list[Any]] = []
+
+
+class Table(BaseModel):
+    """A table that a task brings with it; every column is text."""
+
+    model_config = ConfigDict(frozen=True)
+
+    table_name: str = Field(min_length=1)
+    table_info: TableInfo
+
+    @cached_property
+    def headers(self) -> list[str]:
+        """The column names, with a number where two share one or one has none (faults of the published files)."""
+        names: list[str] = []
+        taken: set[str] = set()
+        for i, column in enumerate(self.table_info.columns, 1):
+            name = column.name or f"column {i}"
+            while name.lower() in taken:
+                name = f"{name} {i}"
+            taken.add(name.lower())
+            names.append(name)
+        return names
+
+
 class Record(BaseModel):
     """One line of a DBBench task file. A task over a database of your own leaves out `table`."""
 
@@ -106,7 +144,9 @@ class Record(BaseModel):
     type: str = "other"
     split: str = ""
     add_description: str = ""
-    table: dict[str, Any] | None = None
+    table: Table | None = None
+    tables: list[str] | None = None
+    """For a database of your own: the tables whose content is compared; all of them when not named."""
     answer_md5: str | None = None
     sql: str | None = None
     sqlite_check: str = ""
@@ -169,7 +209,8 @@ class DatabaseEnv:
 
     Args:
         records: The tasks.
-        url: A SQLAlchemy URL of your own database; None gives each task its table in a fresh SQLite.
+        url: A SQLAlchemy URL of your own database; None gives each task its table in a fresh SQLite. Statements are
+            checked and rolled back, but what a server's functions may do is up to the rights of the URL's user.
 
     """
 
@@ -180,17 +221,29 @@ class DatabaseEnv:
     def __init__(self, records: Iterable[Record], *, url: str | None = None) -> None:
         self._records = {record.id: record for record in records}
         self.url = url
+        self._turn = threading.Lock() if url and not url.startswith("sqlite") else None
         lacking = next((r.id for r in self._records.values() if r.table is None and url is None), None)
         if lacking is not None:
             raise ConfigurationError(f"task {lacking!r} brings no table; give the URL of the database it is about")
 
     def tasks(self, split: str | None = None) -> list[Task]:
-        """Return the tasks of one split, or all of them."""
-        return [record.task for record in self._records.values() if split in (None, record.split)]
+        """Return the tasks of one split, or all of them.
+
+        Raises:
+            ConfigurationError: No task is of that split; the message names the splits there are.
+        """
+        found = [record.task for record in self._records.values() if split in (None, record.split)]
+        if not found:
+            known = ", ".join(sorted({record.split or "(none)" for record in self._records.values()}))
+            raise ConfigurationError(f"no tasks in split {split!r}; these tasks have: {known}")
+        return found
 
     def open(self, task: Task) -> DatabaseSession:
-        """Start a session for a task of this environment."""
-        return DatabaseSession(self._records[task.id], self.url)
+        """Start a session for a task of this environment; on a server, one at a time.
+
+        Sessions of a server would wait for each other's row locks while their assistants think.
+        """
+        return DatabaseSession(self._records[task.id], self.url, turn=self._turn)
 
     def demonstrations(self) -> dict[str, list[str]]:
         """Map each prompt to the gold replies: the statements, then the answer."""
@@ -225,22 +278,27 @@ def _demonstrate(record: Record) -> list[str]:
 class DatabaseSession:
     """One task being played; a `Session`. Owns one connection, inside one transaction."""
 
-    def __init__(self, record: Record, url: str | None = None) -> None:
+    def __init__(self, record: Record, url: str | None = None, *, turn: threading.Lock | None = None) -> None:
         self._record = record
         self._own = url is None
+        self._turn = turn
         self._deadline = float("inf")
         self._answer: str | None = None
         self._results: list[str] = []
+        if turn is not None:
+            turn.acquire()
         try:
             self._engine = _make_engine(url)
             self._connection = self._engine.connect()
-            self._watch_clock()
-            self._begin()
-            if not self._own:
-                sa.inspect(self._connection).get_table_names()  # fails now rather than at the first statement
+            self._prepare()
             self._gold_hash = self._find_gold_hash()
+            self._begin()
         except (sa.exc.SQLAlchemyError, sqlite3.Error, ImportError, OSError) as exc:
+            self.close()
             raise EnvironmentFailure(f"cannot open the database {_shown(url)}: {_short(exc)}; check the URL") from exc
+        except BaseException:
+            self.close()
+            raise
 
     def reset(self) -> None:
         """Undo everything since the start."""
@@ -249,9 +307,14 @@ class DatabaseSession:
 
     def close(self) -> None:
         """Roll back and give the connection back."""
-        self._connection.rollback()
-        self._connection.close()
-        self._engine.dispose()
+        if hasattr(self, "_connection"):
+            self._connection.rollback()
+            self._connection.close()
+        if hasattr(self, "_engine"):
+            self._engine.dispose()
+        if self._turn is not None:
+            self._turn.release()
+            self._turn = None
 
     def step(self, action: str) -> Observation:
         """Run a statement or take the final answer."""
@@ -261,12 +324,12 @@ class DatabaseSession:
         if parsed.kind == "answer":
             self._answer = parsed.text
             return Observation(text="", done=True)
-        if refusal := self._refusal(parsed.text):
+        if refusal := _refuse(parsed.text):
             return Observation(text=f"Error: {refusal.text}", error=True)
         try:
             text = self._run(parsed.text)
-        except sa.exc.SQLAlchemyError as exc:
-            return Observation(text=f"Error: {_short(exc)}", error=True)
+        except (sa.exc.SQLAlchemyError, ValueError) as exc:  # ValueError: text that the driver cannot encode
+            return Observation(text=f"Error: {_short(exc)}{self._recover()}", error=True)
         self._results.append(text)
         return Observation(text=_cut(text))
 
@@ -277,7 +340,7 @@ class DatabaseSession:
             return Finding(text="The reply holds no action.", hint=FORMAT_HINT)
         if parsed.kind == "answer":
             return self._probe_answer(parsed.text)
-        return self._refusal(parsed.text) or self._dry_run(parsed.text) or self._probe_values(parsed.text)
+        return _refuse(parsed.text) or self._dry_run(parsed.text) or self._probe_values(parsed.text)
 
     def score(self) -> float:
         """Return 1.0 or 0.0: the table's hash for changes (whether or not an answer was given), else the answer."""
@@ -289,45 +352,63 @@ class DatabaseSession:
 
     # -- what happens inside the transaction ------------------------------------------------------------------
 
+    def _prepare(self) -> None:
+        """Make the task's table, outside the attempt's transaction: a rollback must leave it there."""
+        if self._engine.dialect.name == "sqlite":
+            driver: Any = self._connection.connection.driver_connection
+            driver.set_progress_handler(lambda: int(time.monotonic() > self._deadline), 10_000)
+        if self._record.table is not None:
+            _create_table(self._connection, self._record.table)
+        if not self._own:
+            sa.inspect(self._connection).get_table_names()  # fails now rather than at the first statement
+        self._connection.commit()
+
     def _begin(self) -> None:
         self._answer = None
         self._results = []
         self._connection.begin()
-        if self._record.table is not None:
-            _create_table(self._connection, self._record.table)
+        if self._engine.dialect.name == "postgresql":
+            self._connection.exec_driver_sql(f"SET LOCAL statement_timeout = {int(STATEMENT_SECONDS * 1000)}")
+
+    def _recover(self) -> str:
+        """Go on after an error that ended the whole transaction, as an interrupted write does in SQLite."""
+        driver: Any = self._connection.connection.driver_connection
+        if self._engine.dialect.name != "sqlite" or driver.in_transaction:
+            return ""
+        self.reset()
+        return " (all changes of this attempt were undone)"
 
     def _run(self, sql: str) -> str:
-        self._deadline = time.monotonic() + STATEMENT_SECONDS
-        with self._connection.begin_nested():
+        with self._limited(), self._connection.begin_nested():
             result = self._connection.exec_driver_sql(sql, execution_options={"no_parameters": True})
             if result.returns_rows:
                 return show_rows(result.fetchmany(1000))
             return show_change(result.rowcount)
 
-    def _refusal(self, sql: str) -> Finding | None:
-        """Refuse what could leave the transaction: only plain statements over the data run."""
-        word = (re.match(r"[\s(]*(\w*)", sql) or [""])[1].upper()
-        if word in (*READS, *CHANGES, "REPLACE"):
-            return None
-        shown = word or "an empty statement"
-        return Finding(text=f"{shown} is not allowed here.", hint="Use SELECT, INSERT, UPDATE or DELETE.")
+    @contextmanager
+    def _limited(self) -> Iterator[None]:
+        """Give one SQLite statement its time; on a server `statement_timeout` does."""
+        self._deadline = time.monotonic() + STATEMENT_SECONDS
+        try:
+            yield
+        finally:
+            self._deadline = float("inf")
 
     def _dry_run(self, sql: str) -> Finding | None:
         """Run a change inside a savepoint that is rolled back; only plan a question."""
-        changes = sql.lstrip("( \n").upper().startswith((*CHANGES, "REPLACE"))
+        changes = _first_word(sql) in (*CHANGES, "REPLACE")
         savepoint = self._connection.begin_nested()
-        self._deadline = time.monotonic() + STATEMENT_SECONDS
+        planned = sql if changes or _first_word(sql) == "EXPLAIN" else f"EXPLAIN {sql}"
         try:
-            result = self._connection.exec_driver_sql(
-                sql if changes else f"EXPLAIN {sql.removeprefix('EXPLAIN ')}", execution_options={"no_parameters": True}
-            )
-            changed = result.rowcount if changes else None
-            result.close()
-        except sa.exc.SQLAlchemyError as exc:
-            return Finding(text=f"The statement fails: {_short(exc)}.", hint=self._name_hint(_short(exc)))
-        finally:
-            if savepoint.is_active:
+            with self._limited():
+                result = self._connection.exec_driver_sql(planned, execution_options={"no_parameters": True})
+                changed = result.rowcount if changes else None
+                result.close()
+            savepoint.rollback()
+        except (sa.exc.SQLAlchemyError, ValueError) as exc:
+            if not self._recover() and savepoint.is_active:
                 savepoint.rollback()
+            return Finding(text=f"The statement fails: {_short(exc)}.", hint=self._name_hint(_short(exc)))
         if changed == 0:
             return Finding(text="The statement changes no row.", hint="Check the values of WHERE.", certain=False)
         return None
@@ -347,7 +428,7 @@ class DatabaseSession:
     def _is_stored(self, value: str) -> bool:
         if self._record.table is None:
             return True  # a database of unknown size is not searched
-        table = sa.table(self._record.table["table_name"], *map(sa.column, _column_names(self._record.table)))
+        table = sa.table(self._record.table.table_name, *map(sa.column, self._record.table.headers))
         match = sa.or_(*(column == value for column in table.columns))
         return self._connection.scalar(sa.select(1).select_from(table).where(match).limit(1)) is not None
 
@@ -379,7 +460,7 @@ class DatabaseSession:
     @cached_property
     def _names(self) -> list[str]:
         if self._record.table is not None:
-            return [self._record.table["table_name"], *_column_names(self._record.table)]
+            return [self._record.table.table_name, *self._record.table.headers]
         inspector = sa.inspect(self._connection)
         tables = inspector.get_table_names()
         return [*tables, *dict.fromkeys(c["name"] for table in tables for c in inspector.get_columns(table))]
@@ -387,35 +468,27 @@ class DatabaseSession:
     # -- scoring ------------------------------------------------------------------------------------------------
 
     def _find_gold_hash(self) -> str:
-        """Run the gold statements inside a savepoint, before anything else happens, and roll them back."""
+        """Run the gold statements before anything else happens, and roll them back."""
         if self._record.answer_md5 or self._record.category not in CHANGES:
             return self._record.answer_md5 or ""
-        savepoint = self._connection.begin_nested()
+        self._begin()
         try:
             for statement in self._record.label:
                 self._run(statement)
             return self._state_hash()
         except sa.exc.SQLAlchemyError as exc:
-            raise EnvironmentFailure(f"the gold statement of task {self._record.id!r} fails: {_short(exc)}") from exc
+            raise TaskFileError(f"task {self._record.id!r}: its gold statement fails: {_short(exc)}") from exc
         finally:
-            savepoint.rollback()
+            self._connection.rollback()
 
     def _state_hash(self) -> str:
         if self._record.table is not None:
-            tables = [self._record.table["table_name"]]
-        else:
-            tables = sorted(sa.inspect(self._connection).get_table_names())
-        hashes = [table_hash(self._rows(table)) for table in tables]
-        return hashes[0] if len(hashes) == 1 else hashlib.md5(",".join(hashes).encode()).hexdigest()
+            return table_hash(self._rows(self._record.table.table_name))
+        tables = self._record.tables or sorted(sa.inspect(self._connection).get_table_names())
+        return _md5(",".join(table_hash(self._rows(table)) for table in tables))
 
     def _rows(self, table: str) -> Iterable[Sequence[Any]]:
         return self._connection.execute(sa.select(sa.text("*")).select_from(sa.table(table))).all()
-
-    def _watch_clock(self) -> None:
-        """Stop a SQLite statement that runs past its deadline; servers have timeouts of their own."""
-        if self._engine.dialect.name == "sqlite":
-            driver: Any = self._connection.connection.driver_connection
-            driver.set_progress_handler(lambda: int(time.monotonic() > self._deadline), 10_000)
 
 
 def show_rows(rows: Iterable[Sequence[Any]]) -> str:
@@ -464,29 +537,32 @@ def _open_sqlite(file: str | None) -> sqlite3.Connection:
     return connection
 
 
-def _create_table(connection: sa.Connection, table: Mapping[str, Any]) -> None:
-    names = _column_names(table)
+def _create_table(connection: sa.Connection, table: Table) -> None:
     text = sa.Text(collation="NOCASE" if connection.dialect.name == "sqlite" else None)  # MySQL compares without case
-    columns = [sa.Column(name, text, key=f"c{i}", quote=True) for i, name in enumerate(names)]
-    made = sa.Table(table["table_name"], sa.MetaData(), *columns, prefixes=["TEMPORARY"], quote=True)
+    columns = [sa.Column(name, text, key=f"c{i}", quote=True) for i, name in enumerate(table.headers)]
+    made = sa.Table(table.table_name, sa.MetaData(), *columns, prefixes=["TEMPORARY"], quote=True)
     made.create(connection)
-    rows = [[None if cell is None else str(cell) for cell in row] for row in table["table_info"]["rows"]]
+    rows = [[None if cell is None else str(cell) for cell in row] for row in table.table_info.rows]
     if rows:
-        filled = [{f"c{i}": row[i] if i < len(row) else None for i in range(len(names))} for row in rows]
+        filled = [{f"c{i}": row[i] if i < len(row) else None for i in range(len(columns))} for row in rows]
         connection.execute(made.insert(), filled)
 
 
-def _column_names(table: Mapping[str, Any]) -> list[str]:
-    """Return the headers, with a number where two share a name or one has none (faults of the published files)."""
-    names: list[str] = []
-    taken: set[str] = set()
-    for i, column in enumerate(table["table_info"]["columns"], 1):
-        name = column["name"] or f"column {i}"
-        while name.lower() in taken:
-            name = f"{name} {i}"
-        taken.add(name.lower())
-        names.append(name)
-    return names
+def _refuse(sql: str) -> Finding | None:
+    """Refuse what could leave the transaction: one plain statement over the data runs, and nothing else."""
+    if ";" in _QUOTED.sub(" ", sql).strip().rstrip("; \n"):
+        return Finding(text="More than one statement.", hint="Run one at a time.")
+    word = _first_word(sql)
+    if word in (*READS, *CHANGES, "REPLACE"):
+        return None
+    return Finding(
+        text=f"{word or 'An empty statement'} is not allowed here.", hint="Use SELECT, INSERT, UPDATE or DELETE."
+    )
+
+
+def _first_word(sql: str) -> str:
+    found = re.match(r"[\s(]*(\w*)", _QUOTED.sub(" ", sql))
+    return found[1].upper() if found else ""
 
 
 def _short(exc: BaseException) -> str:

@@ -16,8 +16,8 @@ def load_env(
     *,
     tasks: str | os.PathLike[str] = "builtin",
     url: str | None = None,
-    seed: int = 0,
-    size: int = 400,
+    seed: int = 7,
+    size: int = 512,
 ) -> DatabaseEnv:
     """Open an environment with its tasks.
 

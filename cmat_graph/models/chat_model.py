@@ -27,13 +27,14 @@ class TinyAgent(BaseChatModel):
 
     model_name: str
     adapter: str = ""
-    """Id of the adapter that answers; empty for the base alone."""
+    """Id of the adapter that answers (`node/name`); empty for the base alone."""
     max_tokens: int = 256
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
 
     _engine: Engine = PrivateAttr()
+    _adapter_key: str = PrivateAttr(default="")
 
     @classmethod
     def load(
@@ -64,10 +65,15 @@ class TinyAgent(BaseChatModel):
             registry = adapters if isinstance(adapters, AdapterRegistry) else AdapterRegistry(adapters)
             adapter = registry.get(adapter)
         engine = shared_engine(os.fspath(source), dtype=dtype)
-        name = engine.add_adapter(adapter) if adapter is not None else ""
-        model = cls(model_name=os.fspath(source), adapter=name, **settings)
+        model = cls(model_name=os.fspath(source), adapter=adapter.id if adapter is not None else "", **settings)
         model._engine = engine
+        model._adapter_key = engine.add_adapter(adapter) if adapter is not None else ""
         return model
+
+    @property
+    def context_chars(self) -> int:
+        """About how many characters of prompt leave room for a reply, at two characters a token."""
+        return max(0, self._engine.window - self.max_tokens) * 2
 
     @property
     def _llm_type(self) -> str:
@@ -95,7 +101,7 @@ class TinyAgent(BaseChatModel):
             top_p=self.top_p,
             seed=self.seed if seed is None else seed,
         )
-        reply = self._engine.submit(prompt, adapter=self.adapter, sampling=sampling).result()
+        reply = self._engine.submit(prompt, adapter=self._adapter_key, sampling=sampling).result()
         text = reply.text
         for mark in stop or ():
             text = text.split(mark, 1)[0]

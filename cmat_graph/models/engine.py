@@ -22,7 +22,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads collapse
 try:
     import torch
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoTokenizer, StoppingCriteria, StoppingCriteriaList
     from transformers.utils import logging as transformers_logging
 except ImportError as exc:
     from cmat_graph.errors import MissingExtraError
@@ -38,6 +39,24 @@ GATHER_SECONDS = 0.004
 """How long the worker waits for more requests to share a batch."""
 PAD_TO = 32
 """Widths are multiples of this: with every new shape oneDNN keeps more memory."""
+
+
+LOOP_TOKENS = 96
+"""A reply whose last tokens, this many, only repeat a piece of at most a third of them is going nowhere: it ends."""
+
+
+class _Looping(StoppingCriteria):  # type: ignore[misc]
+    def __init__(self, prompt_width: int) -> None:
+        self._prompt_width = prompt_width
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        made = input_ids.shape[1] - self._prompt_width
+        stop = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+        if made >= LOOP_TOKENS and made % 8 == 0:
+            tail = input_ids[:, -LOOP_TOKENS:]
+            for period in range(1, LOOP_TOKENS // 3 + 1):
+                stop |= (tail[:, period:] == tail[:, :-period]).all(dim=1)
+        return stop
 
 
 class Sampling(NamedTuple):
@@ -61,7 +80,7 @@ class Generated:
     """`stop` when the model ended its turn, `length` when the limit did."""
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class _Request:
     prompt: list[int]
     adapter: str
@@ -103,41 +122,45 @@ class Engine:
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.tokenizer.padding_side = "left"
-        self._adapters: dict[str, AdapterCard] = {}
-        self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
-        self._owner = threading.Lock()
-        self._worker: threading.Thread | None = None
+        self._adapters: set[str] = set()
+        self._requests: queue.SimpleQueue[_Request] = queue.SimpleQueue()
+        self._model_lock = threading.Lock()
+        threading.Thread(target=self._work, name=f"engine {base}", daemon=True).start()
 
     def add_adapter(self, card: AdapterCard) -> str:
-        """Load an adapter, or replace one of the same id; return the id by which calls choose it.
+        """Load an adapter; return the key by which calls choose it. Two of one name but other weights have two keys.
 
         Raises:
             AdapterMismatchError: It was trained on another base.
             AdapterNotFoundError: Its files cannot be read.
 
         """
-        if card.base_hash and self.base_hash and card.base_hash != self.base_hash:
+        known = card.base_hash and self.base_hash
+        if (card.base_hash != self.base_hash) if known else (card.base != self.base):
             raise AdapterMismatchError(
                 f"adapter {card.id} was trained on {card.base} ({card.base_hash[:12]}), "
                 f"not on {self.base} ({self.base_hash[:12]}); load that base"
             )
-        name = _peft_name(card.id)
-        with self._owner:
-            if self._adapters.get(card.id) == card:
-                return card.id
+        weights = card.weights_hash
+        if not weights:
+            raise AdapterNotFoundError(
+                f"adapter {card.id} has no weights in {card.folder}; restore or remove the folder"
+            )
+        name = f"{card.id}@{weights[:12]}".replace("/", "__").replace(".", "_")  # PEFT's module names hold no dots
+        with self._model_lock:
+            if name in self._adapters:
+                return name
             try:
-                if not isinstance(self._model, PeftModel):
-                    self._model = PeftModel.from_pretrained(self._model, card.folder, adapter_name=name)
-                else:
-                    if name in self._model.peft_config:
-                        self._model.delete_adapter(name)
+                if isinstance(self._model, PeftModel):
                     self._model.load_adapter(card.folder, adapter_name=name)
-            except (OSError, ValueError, RuntimeError) as exc:
+                else:
+                    self._model = PeftModel.from_pretrained(self._model, card.folder, adapter_name=name)
+            except (OSError, ValueError, RuntimeError, SafetensorError) as exc:
                 reason = str(exc).strip().splitlines()[0]
                 raise AdapterNotFoundError(f"cannot load adapter {card.id} from {card.folder}: {reason}") from exc
             self._model.eval()
-            self._adapters[card.id] = card
-        return card.id
+            self._adapters.add(name)
+        return name
 
     def encode(self, messages: Sequence[dict[str, Any]]) -> list[int]:
         """Render messages by the model's chat template and encode them."""
@@ -159,15 +182,11 @@ class Engine:
             )
         if adapter and adapter not in self._adapters:
             raise AdapterNotFoundError(
-                f"adapter {adapter!r} is not loaded; known: {', '.join(self._adapters) or 'none'}"
+                f"adapter {adapter!r} is not loaded; known: {', '.join(sorted(self._adapters)) or 'none'}"
             )
         request = _Request(
             prompt=prompt, adapter=adapter, sampling=sampling._replace(max_tokens=min(sampling.max_tokens, room))
         )
-        with self._owner:
-            if self._worker is None:
-                self._worker = threading.Thread(target=self._work, name=f"engine {self.base}", daemon=True)
-                self._worker.start()
         self._requests.put(request)
         return request.future
 
@@ -177,17 +196,14 @@ class Engine:
         waiting: list[_Request] = []
         while True:
             if not waiting:
-                request = self._requests.get()
-                if request is None:
-                    return
-                waiting.append(request)
+                waiting.append(self._requests.get())
             self._gather(waiting)
-            first = waiting[0]
-            batch = [r for r in waiting if (r.adapter, r.sampling) == (first.adapter, first.sampling)][:MAX_BATCH]
+            batch = _next_batch(waiting)
             waiting = [r for r in waiting if r not in batch]
+            batch = [r for r in batch if r.future.set_running_or_notify_cancel()]
             try:
-                with self._owner:
-                    replies = self._generate(batch)
+                with self._model_lock:
+                    replies = self._generate(batch) if batch else []
             except Exception as exc:  # handed to the callers: the worker must outlive any batch
                 for request in batch:
                     request.future.set_exception(exc)
@@ -199,11 +215,9 @@ class Engine:
         until = time.monotonic() + GATHER_SECONDS
         while len(waiting) < MAX_BATCH * 4:
             try:
-                request = self._requests.get(timeout=max(0.0, until - time.monotonic()))
+                waiting.append(self._requests.get(timeout=max(0.0, until - time.monotonic())))
             except queue.Empty:
                 return
-            if request is not None:
-                waiting.append(request)
 
     @torch.inference_mode()
     def _generate(self, batch: list[_Request]) -> list[Generated]:
@@ -227,6 +241,7 @@ class Engine:
                 attention_mask=mask.to(device),
                 max_new_tokens=sampling.max_tokens,
                 pad_token_id=pad,
+                stopping_criteria=StoppingCriteriaList([_Looping(width)]),
                 **options,
             )
         return [self._read(row, request) for row, request in zip(out[:, width:].tolist(), batch, strict=True)]
@@ -237,14 +252,16 @@ class Engine:
         if not adapter:
             bare: contextlib.AbstractContextManager[Any] = self._model.disable_adapter()
             return bare
-        self._model.set_adapter(_peft_name(adapter))
+        self._model.set_adapter(adapter)
         return contextlib.nullcontext()
 
     def _read(self, tokens: list[int], request: _Request) -> Generated:
         ends = self._model.generation_config.eos_token_id
         ends = {ends} if isinstance(ends, int) else set(ends or ())
         stop = next((i for i, token in enumerate(tokens) if token in ends), None)
-        kept = tokens if stop is None else tokens[:stop]
+        kept = tokens[:stop]
+        while stop is None and kept and kept[-1] == self.tokenizer.pad_token_id:
+            kept.pop()  # the row ended before the batch did
         return Generated(
             text=self.tokenizer.decode(kept, skip_special_tokens=True),
             input_tokens=len(request.prompt),
@@ -253,8 +270,12 @@ class Engine:
         )
 
 
-def _peft_name(adapter: str) -> str:
-    return adapter.replace("/", "__").replace(".", "_")  # module names hold no dots
+def _next_batch(waiting: list[_Request]) -> list[_Request]:
+    """Take the first request and what may share its batch; a seeded draw is alone, or it would not repeat."""
+    first = waiting[0]
+    if first.sampling.temperature > 0 and first.sampling.seed is not None:
+        return [first]
+    return [r for r in waiting if (r.adapter, r.sampling) == (first.adapter, first.sampling)][:MAX_BATCH]
 
 
 _engines: dict[tuple[str, str | None], Engine] = {}

@@ -62,8 +62,8 @@ def _load_provider(name: str, settings: dict[str, Any]) -> BaseChatModel:
         raise MissingExtraError.of("agents", exc) from exc
     try:
         model: BaseChatModel = chat_models.init_chat_model(name, **settings)
-    except ImportError as exc:
-        raise MissingExtraError.of(name.split(":")[0], exc) from exc
+    except ImportError as exc:  # LangChain's own words name the package
+        raise MissingExtraError(str(exc).splitlines()[0]) from exc
     except Exception as exc:  # each provider has errors of its own here: unknown model, no API key
         raise ModelNotFoundError(f"cannot open {name!r}: {str(exc).splitlines()[0]}") from exc
     return model

@@ -16,7 +16,8 @@ def make_assistant(model: BaseChatModel, *, prompt: str, window_chars: int) -> N
 
     def assistant(state: CmatState, runtime: Runtime[RunContext]) -> CmatState:
         rules = context_of(runtime).rules
-        recent = window(state["trajectory"], max_chars=window_chars)
+        fits = getattr(model, "context_chars", window_chars)  # a local model knows how little it can read
+        recent = window(state["trajectory"], max_chars=min(window_chars, fits - len(state["task"])))
         messages = [system_message(prompt, rules), task_message(state), *recent]
         draft, step_id = call_model(model, "assistant", messages, state, runtime)
         turn: Message = {"role": "assistant", "content": draft}

@@ -22,7 +22,7 @@ def load_prompt(node: str, prompts: Mapping[str, str] | None = None) -> str:
 
 def system_message(template: str, rules: str) -> Message:
     """Fill a system prompt."""
-    return {"role": "system", "content": template.format(rules=rules).strip()}
+    return {"role": "system", "content": template.replace("{rules}", rules).strip()}
 
 
 def task_message(state: CmatState) -> Message:

@@ -16,10 +16,11 @@ from langgraph.runtime import Runtime
 
 from cmat_graph.nodes.calling import call_model, system_message, task_message
 from cmat_graph.state import CmatState, Node, RunContext, context_of
-from cmat_graph.types import Decision, Finding, Message, Verdict
+from cmat_graph.types import Decision, Finding, Message, Source, Verdict
 
 Checker = BaseChatModel | Literal["probes"] | None
 Phase = Literal["before", "after"]
+TRY = "Try another way."
 
 
 def make_checker(checker: Checker, *, prompt: str, max_revisions: int, use_reward: bool) -> Node:
@@ -36,15 +37,17 @@ def make_checker(checker: Checker, *, prompt: str, max_revisions: int, use_rewar
 
     def check(state: CmatState, runtime: Runtime[RunContext]) -> CmatState:
         context = context_of(runtime)
-        if state["draft"]:
+        if state["draft"] is not None:
             verdict = before(state, runtime)
-            change = _send_back(state, verdict) if verdict["decision"] == "revise" else CmatState()
+            change: CmatState = {"forced": verdict["source"] == "limit"}
+            if verdict["decision"] == "revise":
+                change = _send_back(state, verdict)
         else:
             verdict = after(state, runtime)
             change = _end(state) if state["done"] and verdict["decision"] == "approve" else CmatState()
             if verdict["decision"] != "approve":
                 change = {"flaw": verdict["reason"], "done": True}
-        if context.recorder is not None and verdict["source"] != "environment":
+        if context.recorder is not None:
             context.recorder.verdict(state["step_id"], verdict)
         return {**change, "verdict": verdict}
 
@@ -54,7 +57,7 @@ def make_checker(checker: Checker, *, prompt: str, max_revisions: int, use_rewar
         if state["revisions"] >= max_revisions:
             return _verdict("before", "approve", reason="Revisions are used up.", source="limit")
         session = context_of(runtime).session
-        finding = session.probe(state["draft"]) if session is not None else None
+        finding = session.probe(state["draft"] or "") if session is not None else None
         if finding is not None and not _insisted(state, finding):
             return _verdict("before", "revise", reason=finding.text, hint=finding.hint, source="probes")
         if checker == "probes":
@@ -63,17 +66,30 @@ def make_checker(checker: Checker, *, prompt: str, max_revisions: int, use_rewar
 
     def after(state: CmatState, runtime: Runtime[RunContext]) -> Verdict:
         context = context_of(runtime)
-        if state["failures"] and state["failures"].count(state["failures"][-1]) > 1:
-            return _verdict("after", "reject", reason="A failed action was repeated.", hint="Try another way.")
+        if _is_stuck(state):
+            return _verdict(
+                "after",
+                "reject",
+                reason="An action was repeated and nothing new came of it.",
+                hint=TRY,
+                source="environment",
+            )
         if not state["done"]:
             if state["round"] >= context.max_rounds:
-                return _verdict("after", "reject", reason="No answer within the allowed rounds.", hint="Answer sooner.")
+                return _verdict(
+                    "after",
+                    "reject",
+                    reason="No answer within the allowed rounds.",
+                    hint="Answer sooner.",
+                    source="environment",
+                )
             return _verdict("after", "approve", source="environment")
         if use_reward and context.session is not None:
             reward = context.session.score()
-            return _verdict("after", "approve" if reward >= 1.0 else "revise", reason=f"The reward is {reward:g}.")
+            decision: Decision = "approve" if reward >= 1.0 else "revise"
+            return _verdict("after", decision, reason=f"The reward is {reward:g}.", source="reward")
         if state["flaw"]:
-            return _verdict("after", "revise", reason=state["flaw"])
+            return _verdict("after", "revise", reason=state["flaw"], source="environment")
         if checker is None or checker == "probes":
             return _verdict("after", "approve", source="environment")
         return ask("after", f"Judge the finished attempt. Its answer:\n{state['answer']}", state, runtime)
@@ -114,7 +130,7 @@ def parse_verdict(reply: str, phase: Phase) -> Verdict:
     )
 
 
-def _verdict(phase: Phase, decision: Decision, *, reason: str = "", hint: str = "", source: str = "probes") -> Verdict:
+def _verdict(phase: Phase, decision: Decision, *, source: Source, reason: str = "", hint: str = "") -> Verdict:
     return {"phase": phase, "decision": decision, "reason": reason, "hint": hint, "source": source}
 
 
@@ -125,11 +141,19 @@ def _insisted(state: CmatState, finding: Finding) -> bool:
 def _send_back(state: CmatState, verdict: Verdict) -> CmatState:
     said = f"Checker: {verdict['reason']} {verdict['hint']}".strip()
     return {
-        "draft": "",
-        "doubted": state["draft"],
+        "draft": None,
+        "doubted": state["draft"] or "",
         "revisions": state["revisions"] + 1,
         "trajectory": [*state["trajectory"], {"role": "user", "content": said}],
     }
+
+
+def _is_stuck(state: CmatState) -> bool:
+    """Tell whether the last action brought what it had brought just before, or for the third time."""
+    done = state["done_so_far"]
+    if state["done"] or not done:
+        return False
+    return done[-1:] == done[-2:-1] or done.count(done[-1]) >= 3
 
 
 def _end(state: CmatState) -> CmatState:

@@ -13,15 +13,16 @@ def make_execute() -> Node:
 
     def execute(state: CmatState, runtime: Runtime[RunContext]) -> CmatState:
         context = context_of(runtime)
-        draft = state["draft"]
+        draft = state["draft"] or ""
         seen = context.session.step(draft) if context.session is not None else Observation(text="", done=True)
         if context.recorder is not None:
             context.recorder.observation(state["step_id"], seen.text, error=seen.error)
         change: CmatState = {
-            "draft": "",
+            "draft": None,
             "doubted": "",
             "revisions": 0,
             "round": state["round"] + 1,
+            "done_so_far": [*state["done_so_far"], f"{draft}\n{seen.text}"],
             "observation": seen.text,
             "done": seen.done,
         }
@@ -29,8 +30,7 @@ def make_execute() -> Node:
             return {**change, "answer": draft.rsplit("Final Answer:", 1)[-1].strip()}
         change["trajectory"] = [*state["trajectory"], {"role": "user", "content": seen.text}]
         if seen.error:
-            return {**change, "flaw": seen.text, "failures": [*state["failures"], draft]}
-        forced = state["verdict"]["source"] == "limit"
-        return {**change, "flaw": state["flaw"] if forced else ""}
+            return {**change, "flaw": seen.text}
+        return {**change, "flaw": state["flaw"] if state["forced"] else ""}
 
     return execute

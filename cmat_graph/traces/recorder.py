@@ -33,7 +33,6 @@ class Recorder:
         seconds: float = 0.0,
         model: str = "",
         adapter: str = "",
-        verdict: Verdict | None = None,
     ) -> int:
         """Record one model call; return the step's id."""
         step = Step(
@@ -42,7 +41,6 @@ class Recorder:
             node=node,
             messages=messages,
             completion=completion,
-            verdict=verdict,
             input_tokens=input_tokens,
             output_tokens=output_tokens,
             seconds=seconds,

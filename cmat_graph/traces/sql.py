@@ -81,7 +81,7 @@ class SQLTraceStore:
         """Add what became of a step: its verdict, or what the environment answered."""
         values: dict[str, Any] = {}
         if verdict is not None:
-            values["verdict"] = verdict
+            values[verdict["phase"]] = verdict
         if observation is not None:
             values |= {"observation": observation, "observation_error": error}
         self._write(tables.steps.update().where(tables.steps.c.id == step_id).values(values))

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from importlib import import_module
+from pathlib import Path
 
 from cmat_graph.adapters import AdapterCard, AdapterRegistry
 from cmat_graph.bases import hash_base, resolve_base
@@ -15,7 +16,9 @@ from cmat_graph.tuning.curate import curate
 from cmat_graph.tuning.dataset import hash_examples, write_dataset
 from cmat_graph.tuning.harvest import harvest
 from cmat_graph.tuning.settings import LoraSettings
-from cmat_graph.types import NODES
+
+NODES = ("assistant",)
+"""The seats whose right answers can be told from the traces."""
 
 
 def distill(
@@ -51,7 +54,7 @@ def distill(
 
     """
     if node not in NODES:
-        raise ConfigurationError(f"no node {node!r}; known: {', '.join(NODES)}")
+        raise ConfigurationError(f"no adapter can be distilled for {node!r}; known: {', '.join(NODES)}")
     location = resolve_base(base)
     found, counts = harvest(traces.episodes(run=run, split=split), node=node)
     examples = curate(found, counts)
@@ -60,8 +63,8 @@ def distill(
             "; ".join(f"{reason}: {count}" for reason, count in sorted(counts.items()) if count) or "no episodes at all"
         )
         raise EmptyHarvestError(
-            f"nothing to train {node!r} on ({told}); record solved episodes first, for example with: "
-            "cmat-graph run --assistant expert --split train"
+            f"nothing to train {node!r} on in split {split!r} ({told}); record solved episodes first, "
+            "for example with: cmat-graph run --assistant expert --split train"
         )
     train = import_module("cmat_graph.tuning.train")  # torch, transformers, peft and trl live there
     start = time.monotonic()
@@ -74,12 +77,12 @@ def distill(
         dataset_hash=digest,
         settings=asdict(settings),
     )
-    with registry.adding(card) as folder:
+
+    def write(folder: Path) -> AdapterCard:
         write_dataset(examples, folder / "dataset", counts=dict(counts))
         trained = train.train_lora(examples, location, folder, settings=settings, progress=progress)
-    counts["examples left out: too long"] += trained.too_long
-    return registry.update(
-        replace(
+        counts["examples left out: too long"] += trained.too_long
+        return replace(
             card,
             examples=trained.examples,
             counts=dict(counts),
@@ -87,4 +90,5 @@ def distill(
             versions=trained.versions,
             seconds=round(time.monotonic() - start, 1),
         )
-    )
+
+    return registry.add(card, write)

@@ -10,7 +10,7 @@ from cmat_graph.types import Episode, Step
 
 
 def harvest(episodes: Iterable[Episode], *, node: str = "assistant") -> tuple[list[SFTExample], Counter[str]]:
-    """Return the examples of one node, and how many episodes and steps were kept or left out and why.
+    """Return the assistant's examples, and how many episodes and steps were kept or left out and why.
 
     Of a solved episode only the last attempt teaches. A step that was sent back, was forced through or failed stays
     in the prompts of later steps, but is no target.
@@ -44,12 +44,10 @@ def harvest(episodes: Iterable[Episode], *, node: str = "assistant") -> tuple[li
 def _why_not(step: Step, episode: Episode) -> str:
     if step.attempt != episode.attempts:
         return "earlier attempt"
-    verdict = step.verdict
-    if step.node == "assistant":
-        if step.observation is None:
-            return "never ran"
-        if step.observation_error:
-            return "failed"
-        if verdict is not None and verdict["source"] == "limit":
-            return "forced"
+    if step.observation is None:
+        return "never ran"
+    if step.observation_error:
+        return "failed"
+    if step.before is not None and step.before["source"] == "limit":
+        return "forced"
     return ""

@@ -16,8 +16,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads collapse
 
 try:
     import torch
-    from datasets import Dataset
+    from datasets import Dataset, disable_progress_bars
     from peft import LoraConfig
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, ProgressCallback, TrainerCallback
     from transformers.utils import logging as transformers_logging
     from trl import SFTConfig, SFTTrainer
@@ -83,6 +84,7 @@ def train_lora(
 
     """
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    disable_progress_bars()
     logging.getLogger("datasets").setLevel(logging.ERROR)
     try:
         tokenizer = AutoTokenizer.from_pretrained(location)
@@ -145,7 +147,10 @@ def train_lora(
                 "ignore", message=".*is_gradient_checkpointing"
             )  # PEFT 0.21 trips over its own host
             trainer.train()
-        trainer.model.save_pretrained(str(target))
+        try:
+            trainer.model.save_pretrained(str(target))
+        except SafetensorError as exc:  # a plain Exception, also for a full disk
+            raise OSError(f"cannot write the adapter into {target}: {exc}; free some disk space") from exc
     _forget_paths(target)
     return Trained(
         loss=report.loss,

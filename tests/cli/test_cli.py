@@ -81,6 +81,23 @@ def test_a_run_can_be_resumed(call):
         assert connection.execute("SELECT count(*) FROM episodes").fetchone() == (12,)
 
 
+def test_a_run_is_not_resumed_with_other_settings(call):
+    call("run", "--assistant", "expert", "--size", 12, "--limit", 5)
+    code, _, err = call("run", "--assistant", "expert", "--size", 12, "--attempts", 3, "--resume")
+    assert code == 1
+    assert "give another --run" in err
+
+
+def test_a_run_in_which_everything_broke_off_says_so(call):
+    table = {"table_name": "t", "table_info": {"columns": [{"name": "a"}]}}
+    task = {"id": "1", "type": "UPDATE", "description": "?", "label": ["no gold"], "table": table}
+    Path("own.jsonl").write_text(json.dumps(task))
+    code, out, err = call("run", "--tasks", "own.jsonl", "--assistant", "expert", "--json")
+    assert code == 1
+    assert json.loads(out)["stopped"] == {"error": 1}
+    assert "1 of 1 episodes broke off" in err
+
+
 def test_what_was_recorded_can_be_looked_at(call):
     call("run", "--assistant", "expert", "--size", 4)
     assert json.loads(call("traces", "list", "--json")[1])[0]["solved"] == 4
@@ -107,10 +124,11 @@ def test_what_was_recorded_can_be_looked_at(call):
         (["evaluate", "--adapter", "none"], "no adapter 'none'"),
         (["evaluate", "--base", "unknown"], "no model 'unknown'"),
         (["distill"], "nothing to train 'assistant' on"),
-        (["distill", "--node", "nobody"], "no node 'nobody'"),
+        (["distill", "--node", "nobody"], "no adapter can be distilled for 'nobody'"),
         (["distill", "--epochs", "0"], "must be positive"),
         (["adapters", "show", "none"], "no adapter 'none'"),
-        (["traces", "show"], "no such episode"),
+        (["traces", "show"], "no trace database at traces.db"),
+        (["evaluate", "--out", "nowhere/x.json"], "no folder for --out"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import sqlite3
+import time
 
 import pytest
 
@@ -19,6 +20,19 @@ CITIES = {
     },
 }
 HEADERS = "The name of this table is Cities, and the headers of this table are City,Country,People."
+
+
+FORBIDDEN = (
+    "DROP TABLE Cities",
+    "COMMIT",
+    "ATTACH 'x.db' AS x",
+    "PRAGMA user_version = 3",
+    "",
+    "VACUUM INTO 'x.db'",
+    "SELECT 1; ROLLBACK",
+    "SELECT ';' ; DELETE FROM Cities",
+    "/* SELECT */ COMMIT",
+)
 
 
 def write(path, *records):
@@ -75,9 +89,7 @@ def test_a_wrong_action_is_an_observation(env):
     assert play.step(operation("SELECT 1; SELECT 2", "?")).error
 
 
-@pytest.mark.parametrize(
-    "sql", ["DROP TABLE Cities", "COMMIT", "ATTACH 'x.db' AS x", "PRAGMA user_version = 3", "", "VACUUM INTO 'x.db'"]
-)
+@pytest.mark.parametrize("sql", FORBIDDEN)
 def test_nothing_leaves_the_transaction(env, sql):
     play = session(env, "ask")
     assert play.step(f"Action: Operation\n```sql\n{sql}\n```").error
@@ -97,6 +109,34 @@ def test_an_endless_statement_is_stopped(env, monkeypatch):
     play = session(env, "ask")
     endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT COUNT(*) FROM n"
     assert play.step(operation(endless, "?")).text == "Error: interrupted"
+
+
+def test_comments_semicolons_and_case_are_no_matter(env):
+    play = session(env, "ask")
+    for sql in ("-- look\nselect count(*) from Cities;", "/* c */ SELECT ';', 1", "explain SELECT 1"):
+        assert play.probe(f"Action: Operation\n```sql\n{sql}\n```") is None
+        assert not play.step(f"Action: Operation\n```sql\n{sql}\n```").error
+
+
+def test_an_interrupted_change_undoes_the_attempt_and_play_goes_on(env, monkeypatch):
+    monkeypatch.setattr("cmat_graph.envs.database.STATEMENT_SECONDS", 0.1)
+    endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x, x, x FROM n"
+    play = session(env, "set")
+    assert "interrupted" in play.probe(operation(f"INSERT INTO Cities {endless}", "?")).text
+    seen = play.step(operation(f"INSERT INTO Cities {endless}", "?"))
+    assert seen.error
+    assert "undone" in seen.text
+    assert (
+        play.step(operation("UPDATE Cities SET People = '1' WHERE City = 'Oslo'", "Set.")).text == "OK, 1 row changed."
+    )
+    time.sleep(0.2)  # the deadline is the statement's, not the session's
+    assert play.score() == 1.0
+
+
+def test_a_reply_that_no_driver_can_encode_is_an_observation(env):
+    play = session(env, "ask")
+    assert play.probe(operation("SELECT '\ud800'", "?")).certain
+    assert play.step(operation("SELECT '\ud800'", "?")).error
 
 
 def test_probes_look_without_touching(env):
@@ -155,7 +195,7 @@ def test_the_expert_scores_one_on_dbbench(dbbench):
 def test_a_wrong_statement_scores_zero_on_dbbench(dbbench):
     env = load_env(tasks=dbbench)
     for task in [t for t in env.tasks() if t.category == "UPDATE"][:20]:
-        table = env._records[task.id].table["table_name"]
+        table = env._records[task.id].table.table_name
         play = env.open(task)
         play.step(operation(f"DELETE FROM `{table}`", "Wrong."))
         assert play.score() == 0.0
@@ -207,6 +247,7 @@ def test_files_may_be_gzipped(tmp_path):
         ('{"id": "1", "description": "?", "label": ["x"]}\n{oops\n', "line 2: not valid JSON"),
         ('{"id": "1", "label": ["x"]}', "line 1: description"),
         ("[]", "line 1"),
+        ('{"id": "1", "description": "?", "label": [], "table": {"table_name": "t"}}', "line 1: table.table_info"),
         ("", "holds no tasks"),
         ('{"id": "1", "description": "?", "label": []}\n' * 2, "two tasks with one id"),
         ("\x1f\x8bjunk", "cannot read"),

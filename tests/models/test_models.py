@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from cmat_graph.errors import AdapterNotFoundError, ConfigurationError, ModelNotFoundError
+from cmat_graph.errors import AdapterNotFoundError, ConfigurationError, MissingExtraError, ModelNotFoundError
 from cmat_graph.models import ExpertChatModel, load_model
 from cmat_graph.models.chat_model import TinyAgent
 from cmat_graph.models.engine import shared_engine
@@ -97,6 +97,13 @@ def test_an_unknown_adapter_is_refused(tmp_path):
         shared_engine("nano").submit([5], adapter="assistant/none")
 
 
+def test_a_cancelled_request_does_not_stop_the_engine(nano):
+    engine = nano._engine
+    futures = [engine.submit([5, 6, 7]) for _ in range(4)]
+    futures[-1].cancel()
+    assert engine.submit([5, 6, 7]).result(timeout=60).text is not None
+
+
 def test_the_expert_plays_only_its_own_tasks(env):
     expert = load_model("expert", demonstrations=env.demonstrations)
     assert isinstance(expert, ExpertChatModel)
@@ -108,5 +115,17 @@ def test_the_expert_plays_only_its_own_tasks(env):
 
 def test_a_provider_that_is_not_installed_names_the_fix():
     pytest.importorskip("langchain")
-    with pytest.raises((ImportError, LookupError), match=r"pip install|cannot open"):
-        load_model("anthropic:claude-nothing")
+    with pytest.raises(MissingExtraError, match="pip install"):
+        load_model("cohere:nothing")
+
+
+def test_a_reply_that_only_repeats_itself_ends():
+    import torch
+
+    from cmat_graph.models.engine import LOOP_TOKENS, _Looping
+
+    looping = torch.tensor([[1, 2, *[3, 4, 5] * (LOOP_TOKENS // 3)]])
+    telling = torch.arange(LOOP_TOKENS + 2)[None]
+    rows = torch.cat([looping, telling])
+    assert _Looping(2)(rows, None).tolist() == [True, False]
+    assert _Looping(3)(rows, None).tolist() == [False, False]  # the prompt does not count

@@ -38,7 +38,7 @@ def test_what_is_recorded_is_read_back(traces):
     (step,) = episode.steps
     assert (episode.id, episode.task, episode.answer) == (episode_id, TASK, "yes")
     assert (step.messages, step.completion) == ([{"role": "user", "content": "Dö it ☃"}], "Done.")
-    assert (step.verdict["source"], step.observation, step.input_tokens) == ("probes", "OK", 3)
+    assert (step.before["source"], step.observation, step.input_tokens) == ("probes", "OK", 3)
     assert [r.text for r in episode.reflections] == ["Look first."]
 
 

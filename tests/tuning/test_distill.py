@@ -91,6 +91,26 @@ def test_an_adapter_of_another_base_is_refused(distilled):
     _, card, _, _ = distilled
     with pytest.raises(AdapterMismatchError, match="was trained on"):
         TinyAgent.load("nano", adapter=replace(card, base_hash="0" * 64))
+    with pytest.raises(AdapterMismatchError, match="was trained on"):
+        TinyAgent.load("nano", adapter=replace(card, base="Qwen/Qwen3-0.6B", base_hash=""))
+
+
+def test_two_adapters_of_one_name_do_not_answer_for_each_other(distilled, env, tmp_path):
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    _, card, _, _ = distilled
+    shutil.copytree(card.folder, tmp_path / "assistant" / card.name)
+    file = tmp_path / "assistant" / card.name / "adapter_model.safetensors"
+    save_file({name: weights * 0 for name, weights in load_file(file).items()}, file)
+    other = AdapterRegistry(tmp_path).get(card.name)
+    assert other.id == card.id
+    prompt = env.tasks("train")[0].prompt
+    first = TinyAgent.load(card)
+    before = first.invoke(prompt).text
+    assert TinyAgent.load(other).invoke(prompt).text == TinyAgent.load("nano").invoke(prompt).text
+    assert first.invoke(prompt).text == before
 
 
 def test_examples_past_the_limit_are_left_out_never_cut(distilled):

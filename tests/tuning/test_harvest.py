@@ -49,6 +49,19 @@ def test_a_mistake_stays_context_and_is_no_target(env, traces):
         assert wrong in [m["content"] for m in examples[0].prompt]
 
 
+def test_a_forced_step_is_no_target_even_if_the_attempt_passed(env, traces):
+    task = next(t for t in env.tasks() if t.category == "UPDATE")
+    right, done = env.demonstrations()[task.prompt]
+    judge = ScriptedChatModel(replies=["approve", "revise", "approve"])
+    graph = create_cmat_graph(
+        ScriptedChatModel(replies=[right, done]), checker=judge, max_revisions=1, max_attempts=1
+    ).compile()
+    run_episodes(graph, [task], env=env, traces=traces)
+    examples, counts = harvest(traces.episodes())
+    assert [e.completion for e in examples] == [right]
+    assert counts["steps left out: forced"] == 1
+
+
 def test_only_the_last_attempt_teaches(env, traces):
     task = next(t for t in env.tasks() if t.category == "UPDATE")
     right, done = env.demonstrations()[task.prompt]
@@ -105,5 +118,5 @@ def test_test_tasks_are_not_trained_on_by_default(env, traces, tmp_path):
 def test_settings_and_nodes_are_checked(traces, tmp_path):
     with pytest.raises(ConfigurationError):
         LoraSettings(epochs=0)
-    with pytest.raises(ConfigurationError, match="known: user, assistant"):
+    with pytest.raises(ConfigurationError, match="known: assistant"):
         distill(traces, AdapterRegistry(tmp_path), node="nobody")
