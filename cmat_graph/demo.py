@@ -30,7 +30,7 @@ class DemoSize:
     epochs: float
 
 
-FULL = DemoSize(tasks=512, practice=32, test=120, epochs=6)
+FULL = DemoSize(tasks=512, practice=24, test=120, epochs=5)
 QUICK = DemoSize(tasks=160, practice=8, test=32, epochs=2)
 
 

@@ -211,14 +211,15 @@ class DatabaseEnv:
         records: The tasks.
         url: A SQLAlchemy URL of your own database; None gives each task its table in a fresh SQLite. Statements are
             checked and rolled back, but what a server's functions may do is up to the rights of the URL's user.
+        max_rounds: Actions allowed in one attempt.
 
     """
 
     name = "database"
     rules = RULES
-    max_rounds = MAX_ROUNDS
 
-    def __init__(self, records: Iterable[Record], *, url: str | None = None) -> None:
+    def __init__(self, records: Iterable[Record], *, url: str | None = None, max_rounds: int = MAX_ROUNDS) -> None:
+        self.max_rounds = max_rounds
         self._records = {record.id: record for record in records}
         self.url = url
         self._turn = threading.Lock() if url and not url.startswith("sqlite") else None

@@ -9,6 +9,8 @@ from cmat_graph.envs.generated import generate_records
 from cmat_graph.errors import ConfigurationError
 
 ENVIRONMENTS = ("database",)
+BUILTIN_ROUNDS = 6
+"""Actions allowed for a built-in task, which takes two."""
 
 
 def load_env(
@@ -43,5 +45,5 @@ def load_env(
     if os.fspath(tasks) == "builtin":
         if url is not None:
             raise ConfigurationError("built-in tasks bring their own tables; give a task file with your database URL")
-        return DatabaseEnv(generate_records(size, seed=seed))
+        return DatabaseEnv(generate_records(size, seed=seed), max_rounds=BUILTIN_ROUNDS)
     return DatabaseEnv(read_records(tasks), url=url)

@@ -114,7 +114,8 @@ def test_an_endless_statement_is_stopped(env, monkeypatch):
 def test_comments_semicolons_and_case_are_no_matter(env):
     play = session(env, "ask")
     for sql in ("-- look\nselect count(*) from Cities;", "/* c */ SELECT ';', 1", "explain SELECT 1"):
-        assert play.probe(f"Action: Operation\n```sql\n{sql}\n```") is None
+        finding = play.probe(f"Action: Operation\n```sql\n{sql}\n```")
+        assert finding is None or not finding.certain
         assert not play.step(f"Action: Operation\n```sql\n{sql}\n```").error
 
 
@@ -126,9 +127,7 @@ def test_an_interrupted_change_undoes_the_attempt_and_play_goes_on(env, monkeypa
     seen = play.step(operation(f"INSERT INTO Cities {endless}", "?"))
     assert seen.error
     assert "undone" in seen.text
-    assert (
-        play.step(operation("UPDATE Cities SET People = '1' WHERE City = 'Oslo'", "Set.")).text == "OK, 1 row changed."
-    )
+    assert not play.step(operation("UPDATE Cities SET People = '1' WHERE City = 'Oslo'", "Set.")).error
     time.sleep(0.2)  # the deadline is the statement's, not the session's
     assert play.score() == 1.0
 
