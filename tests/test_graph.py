@@ -264,3 +264,11 @@ def test_a_graph_without_a_task_says_so():
 def test_limits_are_checked_when_the_graph_is_built():
     with pytest.raises(ConfigurationError):
         create_cmat_graph(script("x"), max_attempts=0)
+
+
+def test_a_long_trajectory_is_cut_and_the_assistant_is_told():
+    model = script(*[operation(f"SELECT '{i}{'x' * 300}'", "Look.") for i in range(4)], DONE)
+    play(model, max_attempts=1, window_chars=800)
+    roles = [message.type for message in model.calls[3]]
+    assert roles == ["system", "human", "ai", "human"]
+    assert model.calls[3][1].text.endswith("[4 earlier messages were left out]")

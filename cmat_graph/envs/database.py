@@ -146,7 +146,7 @@ class Record(BaseModel):
     add_description: str = ""
     table: Table | None = None
     tables: list[str] | None = None
-    """For a database of your own: the tables whose content is compared; all of them when not named."""
+    """For a database of your own: the tables whose content is compared; by default those that the gold names."""
     answer_md5: str | None = None
     sql: str | None = None
     sqlite_check: str = ""
@@ -485,7 +485,9 @@ class DatabaseSession:
     def _state_hash(self) -> str:
         if self._record.table is not None:
             return table_hash(self._rows(self._record.table.table_name))
-        tables = self._record.tables or sorted(sa.inspect(self._connection).get_table_names())
+        gold = " ".join(map(str, self._record.label))
+        known = sorted(sa.inspect(self._connection).get_table_names())
+        tables = self._record.tables or [name for name in known if re.search(rf"\b{re.escape(name)}\b", gold)]
         return _md5(",".join(table_hash(self._rows(table)) for table in tables))
 
     def _rows(self, table: str) -> Iterable[Sequence[Any]]:

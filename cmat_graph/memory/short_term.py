@@ -6,13 +6,12 @@ from collections.abc import Sequence
 
 from cmat_graph.types import Message
 
-NOTICE = "[{count} earlier messages were left out]"
 
+def window(trajectory: Sequence[Message], *, max_chars: int) -> tuple[list[Message], int]:
+    """Return the newest messages within a budget, and how many older ones were left out.
 
-def window(trajectory: Sequence[Message], *, max_chars: int) -> list[Message]:
-    """Keep the newest messages within a budget, starting with an assistant's turn; say what was left out.
-
-    The last two messages (the latest action and what came of it) always stay, however long.
+    What stays starts with an assistant's turn, so that roles alternate after the task. The last two messages (the
+    latest action and what came of it) always stay, however long.
     """
     size = 0
     start = len(trajectory)
@@ -23,7 +22,4 @@ def window(trajectory: Sequence[Message], *, max_chars: int) -> list[Message]:
         start = i
     while start > 0 and start < len(trajectory) and trajectory[start]["role"] != "assistant":
         start += 1
-    kept = list(trajectory[start:])
-    if start == 0:
-        return kept
-    return [{"role": "user", "content": NOTICE.format(count=start)}, *kept]
+    return list(trajectory[start:]), start

@@ -15,6 +15,8 @@ from pydantic import PrivateAttr
 from cmat_graph.adapters import AdapterCard, AdapterRegistry
 from cmat_graph.models.engine import Engine, Sampling, shared_engine
 
+REPLY_TOKENS = 128
+"""Tokens of the window kept for the reply."""
 _ROLES = {"system": "system", "human": "user", "ai": "assistant"}
 
 
@@ -73,7 +75,8 @@ class TinyAgent(BaseChatModel):
     @property
     def context_chars(self) -> int:
         """About how many characters of prompt leave room for a reply, at two characters a token."""
-        return max(0, self._engine.window - self.max_tokens) * 2
+        tokens = min(self._engine.window, int(self._engine.tokenizer.model_max_length))
+        return max(0, tokens - REPLY_TOKENS) * 2
 
     @property
     def _llm_type(self) -> str:

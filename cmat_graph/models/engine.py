@@ -35,8 +35,8 @@ from cmat_graph.bases import hash_base, resolve_base
 from cmat_graph.errors import AdapterMismatchError, AdapterNotFoundError, ModelNotFoundError
 
 MAX_BATCH = 16
-GATHER_SECONDS = 0.004
-"""How long the worker waits for more requests to share a batch."""
+QUIET_SECONDS = 0.02
+"""How long no request may come before a batch starts; callers come back one by one from their environments."""
 PAD_TO = 32
 """Widths are multiples of this: with every new shape oneDNN keeps more memory."""
 
@@ -125,6 +125,7 @@ class Engine:
         self._adapters: set[str] = set()
         self._requests: queue.SimpleQueue[_Request] = queue.SimpleQueue()
         self._model_lock = threading.Lock()
+        self._crowded = False
         threading.Thread(target=self._work, name=f"engine {base}", daemon=True).start()
 
     def add_adapter(self, card: AdapterCard) -> str:
@@ -199,6 +200,7 @@ class Engine:
                 waiting.append(self._requests.get())
             self._gather(waiting)
             batch = _next_batch(waiting)
+            self._crowded = len(waiting) > 1
             waiting = [r for r in waiting if r not in batch]
             batch = [r for r in batch if r.future.set_running_or_notify_cancel()]
             try:
@@ -212,10 +214,12 @@ class Engine:
                     request.future.set_result(reply)
 
     def _gather(self, waiting: list[_Request]) -> None:
-        until = time.monotonic() + GATHER_SECONDS
-        while len(waiting) < MAX_BATCH * 4:
+        """Collect requests until it is quiet: longer where the last batch showed that several callers are at work."""
+        quiet = QUIET_SECONDS if self._crowded else QUIET_SECONDS / 10
+        latest = time.monotonic() + 5 * QUIET_SECONDS
+        while len(waiting) < MAX_BATCH * 4 and time.monotonic() < latest:
             try:
-                waiting.append(self._requests.get(timeout=max(0.0, until - time.monotonic())))
+                waiting.append(self._requests.get(timeout=quiet))
             except queue.Empty:
                 return
 

@@ -17,8 +17,8 @@ def make_assistant(model: BaseChatModel, *, prompt: str, window_chars: int) -> N
     def assistant(state: CmatState, runtime: Runtime[RunContext]) -> CmatState:
         rules = context_of(runtime).rules
         fits = getattr(model, "context_chars", window_chars)  # a local model knows how little it can read
-        recent = window(state["trajectory"], max_chars=min(window_chars, fits - len(state["task"])))
-        messages = [system_message(prompt, rules), task_message(state), *recent]
+        recent, left_out = window(state["trajectory"], max_chars=min(window_chars, fits - len(state["task"])))
+        messages = [system_message(prompt, rules), task_message(state, left_out=left_out), *recent]
         draft, step_id = call_model(model, "assistant", messages, state, runtime)
         turn: Message = {"role": "assistant", "content": draft}
         return {"draft": draft, "step_id": step_id, "trajectory": [*state["trajectory"], turn]}

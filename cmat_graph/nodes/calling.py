@@ -25,11 +25,13 @@ def system_message(template: str, rules: str) -> Message:
     return {"role": "system", "content": template.replace("{rules}", rules).strip()}
 
 
-def task_message(state: CmatState) -> Message:
+def task_message(state: CmatState, *, left_out: int = 0) -> Message:
     """Word the task with its lessons. Lessons are data: they stay out of the system prompt."""
     content = state["task"]
     if lessons := state.get("lessons"):
         content += "\n\nLessons from earlier attempts:\n" + "\n".join(f"- {_one_line(lesson)}" for lesson in lessons)
+    if left_out:
+        content += f"\n\n[{left_out} earlier messages were left out]"
     return {"role": "user", "content": content}
 
 

@@ -121,7 +121,7 @@ def train_tokenizer(tables: list[corpus.Table], size: int) -> PreTrainedTokenize
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
         padding_side="left",
-        model_max_length=1024,
+        model_max_length=512,  # what it was trained on; positions go to 1,024
     )
 
 

@@ -1,0 +1,131 @@
+"""Tasks over a real PostgreSQL, started here: nothing that an agent writes may leave its transaction."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from cmat_graph import create_cmat_graph, run_episodes
+from cmat_graph.envs import load_env
+from cmat_graph.envs.database import answer, operation
+from cmat_graph.models import ExpertChatModel
+from cmat_graph.traces import SQLTraceStore
+
+pytestmark = pytest.mark.server
+RAISE = "UPDATE goods SET price = 25 WHERE name = 'lamp'"
+ASK = "SELECT price FROM goods WHERE name = 'rope'"
+
+
+def find(program):
+    found = shutil.which(program) or next(iter(sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{program}"))), None)
+    return str(found) if found else pytest.skip(f"PostgreSQL's {program} is not installed (Debian: postgresql)")
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory):
+    initdb, server = find("initdb"), find("postgres")
+    folder = Path("/tmp") / tmp_path_factory.mktemp("pg").name  # socket paths must be short, and postgres must get in
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o777)
+    folder.chmod(0o777)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    user = ["runuser", "-u", "postgres", "--"] if getpass.getuser() == "root" else []  # it refuses to run as root
+    subprocess.run(
+        [*user, initdb, "-D", f"{folder}/data", "-U", "tester", "-A", "trust"], check=True, capture_output=True
+    )
+    words = [*user, server, "-D", f"{folder}/data", "-h", "127.0.0.1", "-p", str(port), "-k", str(folder), "-F"]
+    process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+    url = f"postgresql+psycopg://tester@127.0.0.1:{port}/postgres"
+    engine = sa.create_engine(url)
+    for _ in range(100):
+        try:
+            engine.connect().close()
+            break
+        except sa.exc.OperationalError:
+            time.sleep(0.1)
+    yield url
+    engine.dispose()
+    process.terminate()
+    process.wait(20)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def goods(postgres):
+    engine = sa.create_engine(postgres)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE IF EXISTS goods")
+        connection.exec_driver_sql("CREATE TABLE goods (name TEXT, price INTEGER)")
+        connection.exec_driver_sql("INSERT INTO goods VALUES ('lamp', 20), ('rope', 5)")
+
+    def content():
+        with engine.connect() as connection:
+            return connection.exec_driver_sql("SELECT name, price FROM goods ORDER BY name").all()
+
+    yield content
+    engine.dispose()
+
+
+@pytest.fixture
+def env(postgres, goods, tmp_path):
+    tasks = [
+        {"id": "set", "type": "UPDATE", "description": "Lamps cost 25.", "label": [RAISE]},
+        {"id": "ask", "description": "What does rope cost?", "sql": ASK, "label": ["5"]},
+    ]
+    (tmp_path / "tasks.jsonl").write_text("\n".join(map(json.dumps, tasks)))
+    return load_env(tasks=tmp_path / "tasks.jsonl", url=postgres)
+
+
+def test_tasks_are_played_scored_and_rolled_back(env, goods, postgres):
+    expert = create_cmat_graph(ExpertChatModel(demonstrations=env.demonstrations()), checker="probes").compile()
+    traces = SQLTraceStore(postgres)
+    outcomes = run_episodes(expert, env.tasks(), env=env, traces=traces, concurrency=4)
+    assert [o.reward for o in outcomes] == [1.0, 1.0]
+    assert [len(e.steps) for e in traces.episodes()] == [2, 2]
+    assert goods() == [("lamp", 20), ("rope", 5)]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT 1; ROLLBACK; UPDATE goods SET price = 99; COMMIT",
+        "SELECT $$;$$; COMMIT",
+        "COMMIT",
+        "UPDATE goods SET price = 99",
+        "WITH gone AS (DELETE FROM goods RETURNING *) SELECT * FROM gone",
+    ],
+)
+def test_no_statement_outlives_the_session(env, goods, sql):
+    play = env.open(env.tasks()[0])
+    action = operation(sql, "Try.")
+    play.probe(action)
+    play.step(action)
+    play.close()
+    assert goods() == [("lamp", 20), ("rope", 5)]
+
+
+def test_an_error_leaves_the_transaction_usable(env):
+    play = env.open(env.tasks()[0])
+    assert play.step(operation("SELECT nothing FROM goods", "?")).error
+    assert play.probe(operation("UPDATE nowhere SET a = 1", "?")).certain
+    assert not play.step(operation("UPDATE goods SET price = 25 WHERE name = 'lamp'", "Set.")).error
+    assert play.step(answer(["done"], "Done.")).done
+    assert play.score() == 1.0
+    play.close()
+
+
+def test_a_slow_statement_is_stopped(env, monkeypatch):
+    monkeypatch.setattr("cmat_graph.envs.database.STATEMENT_SECONDS", 0.3)
+    play = env.open(env.tasks()[0])
+    assert "timeout" in play.step(operation("SELECT pg_sleep(20)", "?")).text
+    play.close()
