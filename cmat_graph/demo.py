@@ -30,8 +30,8 @@ class DemoSize:
     epochs: float
 
 
-FULL = DemoSize(tasks=512, practice=24, test=120, epochs=5)
-QUICK = DemoSize(tasks=160, practice=8, test=32, epochs=2)
+FULL = DemoSize(tasks=512, practice=16, test=100, epochs=4)
+QUICK = DemoSize(tasks=128, practice=4, test=16, epochs=2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

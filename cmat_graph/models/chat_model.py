@@ -13,7 +13,8 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from pydantic import PrivateAttr
 
 from cmat_graph.adapters import AdapterCard, AdapterRegistry
-from cmat_graph.models.engine import Engine, Sampling, shared_engine
+from cmat_graph.models.engine import Engine, shared_engine
+from cmat_graph.models.lane import Sampling
 
 REPLY_TOKENS = 128
 """Tokens of the window kept for the reply."""

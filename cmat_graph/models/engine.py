@@ -1,7 +1,7 @@
 """One base model in memory, many adapters on it, requests answered in batches.
 
 A single worker thread owns the model: switching PEFT adapters is global state, and from two threads it silently
-answers with the wrong adapter. Requests of one adapter and one setting that arrive together share a batch.
+answers with the wrong adapter. The requests of one adapter decode together in a `Lane`.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ import contextlib
 import os
 import queue
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads collapse beside another busy process
 
@@ -23,7 +22,7 @@ try:
     import torch
     from peft import PeftModel
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer, StoppingCriteria, StoppingCriteriaList
+    from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging as transformers_logging
 except ImportError as exc:
     from cmat_graph.errors import MissingExtraError
@@ -33,40 +32,12 @@ except ImportError as exc:
 from cmat_graph.adapters import AdapterCard
 from cmat_graph.bases import hash_base, resolve_base
 from cmat_graph.errors import AdapterMismatchError, AdapterNotFoundError, ModelNotFoundError
+from cmat_graph.models.lane import Lane, Row, Sampling
 
-MAX_BATCH = 16
-QUIET_SECONDS = 0.02
-"""How long no request may come before a batch starts; callers come back one by one from their environments."""
-PAD_TO = 32
-"""Widths are multiples of this: with every new shape oneDNN keeps more memory."""
-
-
-LOOP_TOKENS = 96
-"""A reply whose last tokens, this many, only repeat a piece of at most a third of them is going nowhere: it ends."""
-
-
-class _Looping(StoppingCriteria):  # type: ignore[misc]
-    def __init__(self, prompt_width: int) -> None:
-        self._prompt_width = prompt_width
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        made = input_ids.shape[1] - self._prompt_width
-        stop = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
-        if made >= LOOP_TOKENS and made % 8 == 0:
-            tail = input_ids[:, -LOOP_TOKENS:]
-            for period in range(1, LOOP_TOKENS // 3 + 1):
-                stop |= (tail[:, period:] == tail[:, :-period]).all(dim=1)
-        return stop
-
-
-class Sampling(NamedTuple):
-    """How one reply is drawn."""
-
-    max_tokens: int = 256
-    temperature: float = 0.0
-    """0 always takes the most likely token."""
-    top_p: float = 1.0
-    seed: int | None = None
+MAX_ROWS = 32
+"""Rows in flight for one adapter."""
+QUIET_SECONDS = 0.002
+"""An idle engine waits this long for company before it starts."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -78,14 +49,6 @@ class Generated:
     output_tokens: int
     finish_reason: str
     """`stop` when the model ended its turn, `length` when the limit did."""
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Request:
-    prompt: list[int]
-    adapter: str
-    sampling: Sampling
-    future: Future[Generated] = field(default_factory=Future)
 
 
 class Engine:
@@ -123,9 +86,11 @@ class Engine:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.tokenizer.padding_side = "left"
         self._adapters: set[str] = set()
-        self._requests: queue.SimpleQueue[_Request] = queue.SimpleQueue()
+        ends = self._model.generation_config.eos_token_id or self.tokenizer.eos_token_id
+        self._ends = {ends} if isinstance(ends, int) else set(ends or ())
+        self._arrivals: queue.SimpleQueue[Row] = queue.SimpleQueue()
         self._model_lock = threading.Lock()
-        self._crowded = False
+        self._chosen: str | None = None
         threading.Thread(target=self._work, name=f"engine {base}", daemon=True).start()
 
     def add_adapter(self, card: AdapterCard) -> str:
@@ -160,12 +125,15 @@ class Engine:
                 reason = str(exc).strip().splitlines()[0]
                 raise AdapterNotFoundError(f"cannot load adapter {card.id} from {card.folder}: {reason}") from exc
             self._model.eval()
+            self._chosen = None  # PEFT has changed what is current
             self._adapters.add(name)
         return name
 
     def encode(self, messages: Sequence[dict[str, Any]]) -> list[int]:
         """Render messages by the model's chat template and encode them."""
-        encoded = self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=True)
+        encoded = self.tokenizer.apply_chat_template(
+            list(messages), add_generation_prompt=True, return_dict=True, tokenizer_kwargs={"verbose": False}
+        )
         return list(encoded["input_ids"])
 
     def submit(self, prompt: list[int], *, adapter: str = "", sampling: Sampling = Sampling()) -> Future[Generated]:
@@ -185,101 +153,72 @@ class Engine:
             raise AdapterNotFoundError(
                 f"adapter {adapter!r} is not loaded; known: {', '.join(sorted(self._adapters)) or 'none'}"
             )
-        request = _Request(
-            prompt=prompt, adapter=adapter, sampling=sampling._replace(max_tokens=min(sampling.max_tokens, room))
-        )
-        self._requests.put(request)
-        return request.future
+        row = Row(prompt=prompt, adapter=adapter, sampling=sampling._replace(max_tokens=min(sampling.max_tokens, room)))
+        self._arrivals.put(row)
+        return row.future
 
     # -- the worker ---------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        waiting: list[_Request] = []
+        lanes: dict[str, Lane] = {}
+        waiting: list[Row] = []
         while True:
-            if not waiting:
-                waiting.append(self._requests.get())
-            self._gather(waiting)
-            batch = _next_batch(waiting)
-            self._crowded = len(waiting) > 1
-            waiting = [r for r in waiting if r not in batch]
-            batch = [r for r in batch if r.future.set_running_or_notify_cancel()]
-            try:
-                with self._model_lock:
-                    replies = self._generate(batch) if batch else []
-            except Exception as exc:  # handed to the callers: the worker must outlive any batch
-                for request in batch:
-                    request.future.set_exception(exc)
-            else:
-                for request, reply in zip(batch, replies, strict=True):
-                    request.future.set_result(reply)
+            self._receive(waiting, idle=not waiting and not lanes)
+            for adapter in dict.fromkeys([*lanes, *(row.adapter for row in waiting)]):
+                lane = lanes.get(adapter) or self._open_lane()
+                room = MAX_ROWS - len(lane.rows)
+                new = [row for row in waiting if row.adapter == adapter][:room]
+                waiting = [row for row in waiting if row not in new]
+                self._advance(lane, adapter, [row for row in new if row.future.set_running_or_notify_cancel()])
+                lanes[adapter] = lane
+            lanes = {adapter: lane for adapter, lane in lanes.items() if lane.rows}
 
-    def _gather(self, waiting: list[_Request]) -> None:
-        """Collect requests until it is quiet: longer where the last batch showed that several callers are at work."""
-        quiet = QUIET_SECONDS if self._crowded else QUIET_SECONDS / 10
-        latest = time.monotonic() + 5 * QUIET_SECONDS
-        while len(waiting) < MAX_BATCH * 4 and time.monotonic() < latest:
-            try:
-                waiting.append(self._requests.get(timeout=quiet))
-            except queue.Empty:
-                return
+    def _receive(self, waiting: list[Row], *, idle: bool) -> None:
+        """Take what has arrived; when idle, wait for the first and a moment for its company."""
+        with contextlib.suppress(queue.Empty):
+            if idle:
+                waiting.append(self._arrivals.get())
+            while True:
+                waiting.append(self._arrivals.get(block=idle, timeout=QUIET_SECONDS if idle else None))
 
-    @torch.inference_mode()
-    def _generate(self, batch: list[_Request]) -> list[Generated]:
-        pad = self.tokenizer.pad_token_id
-        longest = max(len(r.prompt) for r in batch)
-        width = min(-(-longest // PAD_TO) * PAD_TO, max(longest, self.window - batch[0].sampling.max_tokens))
-        ids = torch.full((len(batch), width), pad, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for i, request in enumerate(batch):
-            ids[i, width - len(request.prompt) :] = torch.tensor(request.prompt)
-            mask[i, width - len(request.prompt) :] = 1
-        sampling = batch[0].sampling
-        options: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        if sampling.temperature > 0:
-            options = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
-            torch.manual_seed(sampling.seed if sampling.seed is not None else torch.seed())
-        device = self._model.device
-        with self._chosen(batch[0].adapter):
-            out = self._model.generate(
-                input_ids=ids.to(device),
-                attention_mask=mask.to(device),
-                max_new_tokens=sampling.max_tokens,
-                pad_token_id=pad,
-                stopping_criteria=StoppingCriteriaList([_Looping(width)]),
-                **options,
-            )
-        return [self._read(row, request) for row, request in zip(out[:, width:].tolist(), batch, strict=True)]
+    def _advance(self, lane: Lane, adapter: str, new: list[Row]) -> None:
+        """Let new rows join and all rows go one step; hand out what is done."""
+        try:
+            with self._model_lock:
+                self._choose(adapter)
+                done = lane.join(new) if new else []
+                if lane.rows:
+                    done += lane.step()
+        except Exception as exc:  # handed to the callers: the worker must outlive any batch
+            for row in {*lane.rows, *new}:
+                row.future.set_exception(exc)
+            lane.rows = []
+        else:
+            for row in done:
+                row.future.set_result(self._read(row))
 
-    def _chosen(self, adapter: str) -> contextlib.AbstractContextManager[Any]:
-        if not isinstance(self._model, PeftModel):
-            return contextlib.nullcontext()
-        if not adapter:
-            bare: contextlib.AbstractContextManager[Any] = self._model.disable_adapter()
-            return bare
-        self._model.set_adapter(adapter)
-        return contextlib.nullcontext()
+    def _open_lane(self) -> Lane:
+        return Lane(self._model, pad_token=self.tokenizer.pad_token_id, ends=self._ends)
 
-    def _read(self, tokens: list[int], request: _Request) -> Generated:
-        ends = self._model.generation_config.eos_token_id
-        ends = {ends} if isinstance(ends, int) else set(ends or ())
-        stop = next((i for i, token in enumerate(tokens) if token in ends), None)
-        kept = tokens[:stop]
-        while stop is None and kept and kept[-1] == self.tokenizer.pad_token_id:
-            kept.pop()  # the row ended before the batch did
+    def _choose(self, adapter: str) -> None:
+        """Make an adapter, or the bare base, the model's current one. Only the worker may do this."""
+        if adapter == self._chosen or not isinstance(self._model, PeftModel):
+            return
+        if adapter:
+            self._model.base_model.enable_adapter_layers()
+            self._model.set_adapter(adapter)
+        else:
+            self._model.base_model.disable_adapter_layers()
+        self._chosen = adapter
+
+    def _read(self, row: Row) -> Generated:
+        ended = row.tokens[-1] in self._ends
         return Generated(
-            text=self.tokenizer.decode(kept, skip_special_tokens=True),
-            input_tokens=len(request.prompt),
-            output_tokens=len(kept) + (stop is not None),
-            finish_reason="length" if stop is None else "stop",
+            text=self.tokenizer.decode(row.tokens[:-1] if ended else row.tokens, skip_special_tokens=True),
+            input_tokens=len(row.prompt),
+            output_tokens=len(row.tokens),
+            finish_reason="stop" if ended else "length",
         )
-
-
-def _next_batch(waiting: list[_Request]) -> list[_Request]:
-    """Take the first request and what may share its batch; a seeded draw is alone, or it would not repeat."""
-    first = waiting[0]
-    if first.sampling.temperature > 0 and first.sampling.seed is not None:
-        return [first]
-    return [r for r in waiting if (r.adapter, r.sampling) == (first.adapter, first.sampling)][:MAX_BATCH]
 
 
 _engines: dict[tuple[str, str | None], Engine] = {}

@@ -105,7 +105,8 @@ def train_lora(
         raise EmptyHarvestError(f"every example is longer than {limit} tokens; raise max_length or take another base")
 
     report = _Report(progress)
-    with tempfile.TemporaryDirectory(prefix="cmat-train-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="cmat-train-") as scratch, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")  # PEFT 0.21 uses an old name
         trainer = SFTTrainer(
             model=model,
             processing_class=tokenizer,
@@ -142,11 +143,7 @@ def train_lora(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
-        with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", message=".*is_gradient_checkpointing"
-            )  # PEFT 0.21 trips over its own host
-            trainer.train()
+        trainer.train()
         try:
             trainer.model.save_pretrained(str(target))
         except SafetensorError as exc:  # a plain Exception, also for a full disk

@@ -120,12 +120,29 @@ def test_a_provider_that_is_not_installed_names_the_fix():
 
 
 def test_a_reply_that_only_repeats_itself_ends():
+    from cmat_graph.models.lane import LOOP_TOKENS, Row, Sampling
+
+    row = Row(prompt=[1], adapter="", sampling=Sampling(max_tokens=1000))
+    row.tokens = [2, *range(10, 9 + LOOP_TOKENS)]
+    assert not row.is_done({1})
+    row.tokens = [3, 4, 5] * (LOOP_TOKENS // 3)
+    assert row.is_done({1})
+
+
+def test_greedy_replies_are_those_of_transformers_own_generate(nano, env):
     import torch
 
-    from cmat_graph.models.engine import LOOP_TOKENS, _Looping
+    engine = nano._engine
+    for task in env.tasks()[:5]:
+        prompt = engine.encode([{"role": "user", "content": task.prompt}])
+        with torch.inference_mode():
+            ids = engine._model.generate(torch.tensor([prompt]), max_new_tokens=48, do_sample=False)[0, len(prompt) :]
+        theirs = engine.tokenizer.decode(ids, skip_special_tokens=True)
+        assert nano.invoke(task.prompt).text == theirs
 
-    looping = torch.tensor([[1, 2, *[3, 4, 5] * (LOOP_TOKENS // 3)]])
-    telling = torch.arange(LOOP_TOKENS + 2)[None]
-    rows = torch.cat([looping, telling])
-    assert _Looping(2)(rows, None).tolist() == [True, False]
-    assert _Looping(3)(rows, None).tolist() == [False, False]  # the prompt does not count
+
+def test_a_seeded_reply_is_the_same_in_company(nano, env):
+    hot = TinyAgent.load("nano", temperature=1.0, max_tokens=32, seed=5)
+    prompts = [task.prompt for task in env.tasks()[:8]]
+    alone = [hot.invoke(prompt).text for prompt in prompts]
+    assert [reply.text for reply in hot.batch(prompts)] == alone
