@@ -74,7 +74,7 @@ def run_demo(directory: Path, *, size: DemoSize = FULL, base: str = "nano", stag
     store = ChromaStore(directory / "reflections")
     registry = AdapterRegistry(directory / "adapters")
 
-    with stages("The expert plays the training tasks") as show:
+    with stages("Play: the expert") as show:
         done = {e.task.id for e in traces.episodes(run="expert", solved=True)}
         todo = [task for task in train if task.id not in done]
         played = [len(train) - len(todo)]
@@ -87,7 +87,7 @@ def run_demo(directory: Path, *, size: DemoSize = FULL, base: str = "nano", stag
         run_episodes(expert, todo, env=env, traces=traces, run="expert", concurrency=4, report=count)
         show(len(train), len(train))
 
-    with stages(f"The base ({base}) practises with the loop and leaves lessons") as show:
+    with stages("Practise: the base with the loop") as show:
         model = load_model(base)
         practice = train[: size.practice]
         tried = [0]
@@ -100,7 +100,7 @@ def run_demo(directory: Path, *, size: DemoSize = FULL, base: str = "nano", stag
         run_episodes(loop, practice, env=env, traces=traces, run="practice", report=practised)
         lessons = len(store.search(("reflections",), limit=10_000))
 
-    with stages("Distil the expert into a LoRA adapter") as show:
+    with stages("Distil: a LoRA adapter") as show:
 
         def trained(step: int, steps: int, loss: float) -> None:
             show(step, steps, f"loss {loss:.3f}")
@@ -110,7 +110,7 @@ def run_demo(directory: Path, *, size: DemoSize = FULL, base: str = "nano", stag
 
     tuned = load_model(base, adapter=card.id, adapters=registry)
     arms = four_arms(model, tuned, store=store)
-    with stages(f"Measure four arms on {len(test)} held-out tasks") as show:
+    with stages("Measure: four arms") as show:
         measured = [0]
 
         def report(arm: str) -> Callable[[object], None]:

@@ -46,7 +46,7 @@ class CmatState(CmatInput, total=False):
     """The draft that the checker doubted without being certain; repeating it is insisting."""
     flaw: str
     """What went wrong last and was not mended since; an attempt that ends with one has failed."""
-    done_so_far: list[str]
+    done_so_far: list[list[str]]
     """Each action of this attempt with what came of it, to notice when nothing new happens."""
     verdict: Verdict
     observation: str

@@ -105,7 +105,7 @@ def test_the_papers_case_reflection_mends_what_repetition_does_not():
     stubborn = [operation(WRONG, "Set."), operation(WRONG, "Set.")]
     state, reward = play(script(*stubborn), max_attempts=1)
     assert (state["stopped"], reward) == ("attempts", 0.0)
-    assert state["verdict"]["reason"] == "An action was repeated and nothing new came of it."
+    assert state["verdict"]["reason"] == "Nothing new came of the last action."
 
     lesson = script("The column is `Title / individual commemorated`.")
     model = script(*stubborn, operation(RIGHT, "Use the lesson."), DONE)
@@ -121,10 +121,25 @@ def test_an_answer_right_after_an_error_does_not_pass():
 
 
 def test_revisions_are_bounded_and_then_the_action_runs_marked_as_forced():
-    model = script(*[operation(WRONG, "Set.")] * 3, operation(RIGHT, "Mend."), DONE)
+    drafts = [operation(WRONG, f"Try {i}.") for i in range(3)]
+    model = script(*drafts, operation(RIGHT, "Mend."), DONE)
     state, reward = play(model, checker="probes", max_revisions=2, max_attempts=1)
     assert "Error: no such column" in model.calls[3][-1].text
     assert (state["stopped"], reward) == ("passed", 1.0)
+
+
+def test_a_draft_that_is_only_repeated_is_not_sent_back_again():
+    model = script(operation(WRONG, "Set."), operation(WRONG, "Set."), operation(RIGHT, "Mend."), DONE)
+    state, _ = play(model, checker="probes", max_revisions=5, max_attempts=1)
+    assert "Checker: " in model.calls[1][-1].text
+    assert "Error: no such column" in model.calls[2][-1].text
+    assert state["stopped"] == "passed"
+
+
+def test_the_same_error_twice_ends_the_attempt():
+    other = WRONG.replace("1948", "1949")
+    state, _ = play(script(operation(WRONG, "Set."), operation(other, "Set."), DONE), max_attempts=1)
+    assert state["verdict"]["reason"] == "Nothing new came of the last action."
 
 
 def test_the_assistant_may_insist_where_the_checker_is_not_certain():

@@ -68,7 +68,7 @@ def progress(title: str, total: int | None = None) -> Iterator[Callable[..., Non
     """Show a progress bar on standard error; call it with done, total and a note."""
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("{task.fields[note]}"),

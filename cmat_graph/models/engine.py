@@ -10,6 +10,7 @@ import contextlib
 import os
 import queue
 import threading
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -113,7 +114,8 @@ class Engine:
                 f"adapter {card.id} has no weights in {card.folder}; restore or remove the folder"
             )
         name = f"{card.id}@{weights[:12]}".replace("/", "__").replace(".", "_")  # PEFT's module names hold no dots
-        with self._model_lock:
+        with self._model_lock, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")  # PEFT 0.21 uses an old name
             if name in self._adapters:
                 return name
             try:

@@ -16,7 +16,7 @@ from langgraph.runtime import Runtime
 
 from cmat_graph.nodes.calling import call_model, system_message, task_message
 from cmat_graph.state import CmatState, Node, RunContext, context_of
-from cmat_graph.types import Decision, Finding, Message, Source, Verdict
+from cmat_graph.types import Decision, Message, Source, Verdict
 
 Checker = BaseChatModel | Literal["probes"] | None
 Phase = Literal["before", "after"]
@@ -58,8 +58,10 @@ def make_checker(checker: Checker, *, prompt: str, max_revisions: int, use_rewar
             return _verdict("before", "approve", reason="Revisions are used up.", source="limit")
         session = context_of(runtime).session
         finding = session.probe(state["draft"] or "") if session is not None else None
-        if finding is not None and not _insisted(state, finding):
+        if finding is not None and state["doubted"] != state["draft"]:
             return _verdict("before", "revise", reason=finding.text, hint=finding.hint, source="probes")
+        if finding is not None and finding.certain:
+            return _verdict("before", "approve", reason=f"Repeated in spite of: {finding.text}", source="limit")
         if checker == "probes":
             return _verdict("before", "approve", source="probes")
         return ask("before", f"Judge this action before it runs:\n{state['draft']}", state, runtime)
@@ -70,7 +72,7 @@ def make_checker(checker: Checker, *, prompt: str, max_revisions: int, use_rewar
             return _verdict(
                 "after",
                 "reject",
-                reason="An action was repeated and nothing new came of it.",
+                reason="Nothing new came of the last action.",
                 hint=TRY,
                 source="environment",
             )
@@ -134,10 +136,6 @@ def _verdict(phase: Phase, decision: Decision, *, source: Source, reason: str = 
     return {"phase": phase, "decision": decision, "reason": reason, "hint": hint, "source": source}
 
 
-def _insisted(state: CmatState, finding: Finding) -> bool:
-    return not finding.certain and state["doubted"] == state["draft"]
-
-
 def _send_back(state: CmatState, verdict: Verdict) -> CmatState:
     said = f"Checker: {verdict['reason']} {verdict['hint']}".strip()
     return {
@@ -149,10 +147,14 @@ def _send_back(state: CmatState, verdict: Verdict) -> CmatState:
 
 
 def _is_stuck(state: CmatState) -> bool:
-    """Tell whether the last action brought what it had brought just before, or for the third time."""
+    """Tell whether the attempt brings nothing new: the same action and result twice running or three times in all,
+    or the same error twice.
+    """
     done = state["done_so_far"]
     if state["done"] or not done:
         return False
+    if state["flaw"] and sum(seen == state["flaw"] for _, seen in done) > 1:
+        return True
     return done[-1:] == done[-2:-1] or done.count(done[-1]) >= 3
 
 

@@ -22,7 +22,7 @@ def make_execute() -> Node:
             "doubted": "",
             "revisions": 0,
             "round": state["round"] + 1,
-            "done_so_far": [*state["done_so_far"], f"{draft}\n{seen.text}"],
+            "done_so_far": [*state["done_so_far"], [draft, seen.text]],
             "observation": seen.text,
             "done": seen.done,
         }
