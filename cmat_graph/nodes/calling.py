@@ -35,6 +35,11 @@ def task_message(state: CmatState, *, left_out: int = 0) -> Message:
     return {"role": "user", "content": content}
 
 
+def transcript(state: CmatState) -> str:
+    """Write out the task and this attempt's turns, for a node that judges them."""
+    return "\n".join(f"{turn['role']}: {turn['content']}" for turn in [task_message(state), *state["trajectory"]])
+
+
 def call_model(
     model: BaseChatModel, node: str, messages: list[Message], state: CmatState, runtime: Runtime[RunContext]
 ) -> tuple[str, int]:

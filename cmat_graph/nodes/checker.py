@@ -14,7 +14,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from langgraph.runtime import Runtime
 
-from cmat_graph.nodes.calling import call_model, system_message, task_message
+from cmat_graph.nodes.calling import call_model, system_message, transcript
 from cmat_graph.state import CmatState, Node, RunContext, context_of
 from cmat_graph.types import Decision, Message, Source, Verdict
 
@@ -98,10 +98,9 @@ def make_checker(checker: Checker, *, prompt: str, max_revisions: int, use_rewar
 
     def ask(phase: Phase, request: str, state: CmatState, runtime: Runtime[RunContext]) -> Verdict:
         assert isinstance(checker, BaseChatModel)
-        said = "\n".join(f"{turn['role']}: {turn['content']}" for turn in [task_message(state), *state["trajectory"]])
         messages: list[Message] = [
             system_message(prompt, context_of(runtime).rules),
-            {"role": "user", "content": f"{said}\n\n{request}"},
+            {"role": "user", "content": f"{transcript(state)}\n\n{request}"},
         ]
         reply, _ = call_model(checker, "checker", messages, state, runtime)
         return parse_verdict(reply, phase)

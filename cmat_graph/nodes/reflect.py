@@ -8,7 +8,7 @@ from langgraph.runtime import Runtime
 from langgraph.store.base import BaseStore
 
 from cmat_graph.memory.reflections import remember
-from cmat_graph.nodes.calling import call_model, system_message, task_message
+from cmat_graph.nodes.calling import call_model, system_message, transcript
 from cmat_graph.state import CmatState, Node, RunContext, context_of
 from cmat_graph.types import Message, Reflection, StopReason
 
@@ -38,26 +38,23 @@ def make_reflect(model: BaseChatModel | None, *, prompt: str, store: BaseStore |
         if memory is not None and not context.freeze_memory:
             remember(memory, reflection)
         change: CmatState = {"lessons": list(dict.fromkeys([*state["lessons"], lesson]))[-3:]}
-        if verdict["decision"] == "reject" and verdict["phase"] == "before":
-            return {**change, **_end(state, "rejected")} if state["attempt"] >= max_attempts else change
-        return {**change, **_end(state, "attempts")} if state["attempt"] >= max_attempts else change
+        if state["attempt"] < max_attempts:
+            return change
+        rejected = verdict["decision"] == "reject" and verdict["phase"] == "before"
+        stopped: StopReason = "rejected" if rejected else "attempts"
+        return {**change, "stopped": stopped, "messages": [AIMessage(state["answer"])]}
 
     def _write(state: CmatState, runtime: Runtime[RunContext]) -> str:
         assert model is not None
-        said = "\n".join(f"{turn['role']}: {turn['content']}" for turn in [task_message(state), *state["trajectory"]])
         verdict = state["verdict"]
         messages: list[Message] = [
             system_message(prompt, context_of(runtime).rules),
             {
                 "role": "user",
-                "content": f"{said}\n\nThe attempt failed: {verdict['reason']} {verdict['hint']}\nLesson:",
+                "content": f"{transcript(state)}\n\nThe attempt failed: {verdict['reason']} {verdict['hint']}\nLesson:",
             },
         ]
         reply, _ = call_model(model, "reflect", messages, state, runtime)
         return " ".join(reply.split())[:MAX_LESSON_CHARS]
 
     return reflect
-
-
-def _end(state: CmatState, stopped: StopReason) -> CmatState:
-    return {"stopped": stopped, "messages": [AIMessage(state["answer"])]}

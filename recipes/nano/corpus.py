@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import phrasing
 
-from cmat_graph.envs import generated
+from cmat_graph.envs import generated, trades
 from cmat_graph.envs.database import FORMAT_HINT, answer, operation, show_change, show_rows
 
 Rng = random.Random
@@ -69,7 +69,7 @@ def conversations(seed: int, tables: list[Table]) -> Iterator[list[Turn]]:
 
 def _draw_table(rng: Rng, tables: list[Table]) -> tuple[str, Rows, list[str]]:
     if not tables or rng.random() < 0.3:
-        trade = rng.choice(generated.TRADES)
+        trade = rng.choice(trades.TRADES)
         rows = generated.make_rows(rng, trade, rng.randint(4, 9))
         return trade.table, rows, list(trade.numbers)
     source = rng.choice(tables)
@@ -82,9 +82,7 @@ def _draw_table(rng: Rng, tables: list[Table]) -> tuple[str, Rows, list[str]]:
 
 def _name_table(rng: Rng, headers: list[str]) -> str:
     """Name a table as people do; the source names are numbers only."""
-    words = [w for h in headers for w in re.findall(r"[A-Za-z]{3,}", h)] + rng.sample(
-        generated.NOUNS + generated.CITIES, 2
-    )
+    words = [w for h in headers for w in re.findall(r"[A-Za-z]{3,}", h)] + rng.sample(trades.NOUNS + trades.CITIES, 2)
     kind = rng.choice(
         (
             "Results",
