@@ -6,7 +6,8 @@ import pytest
 from langgraph.store.memory import InMemoryStore
 
 from cmat_graph import RunContext, create_cmat_graph
-from cmat_graph.envs.database import DatabaseEnv, Record, answer, operation
+from cmat_graph.envs.database import DatabaseEnv
+from cmat_graph.envs.dbbench import Record, answer, operation
 from cmat_graph.errors import ConfigurationError
 from cmat_graph.memory import recall
 from cmat_graph.testing import ScriptedChatModel

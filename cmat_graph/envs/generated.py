@@ -13,7 +13,7 @@ import random
 import sqlite3
 from typing import Any
 
-from cmat_graph.envs.database import Record
+from cmat_graph.envs.dbbench import Record
 from cmat_graph.envs.trades import CITIES, TRADES, Rng, Trade, date
 
 

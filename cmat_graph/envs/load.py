@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from cmat_graph.envs.database import DatabaseEnv, read_records
+from cmat_graph.envs.database import DatabaseEnv
+from cmat_graph.envs.dbbench import read_records
 from cmat_graph.envs.generated import generate_records
 from cmat_graph.errors import ConfigurationError
 

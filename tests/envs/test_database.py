@@ -9,7 +9,7 @@ import time
 import pytest
 
 from cmat_graph.envs import load_env
-from cmat_graph.envs.database import answer, operation, parse_action, table_hash
+from cmat_graph.envs.dbbench import answer, operation, parse_action, table_hash
 from cmat_graph.errors import ConfigurationError, EnvironmentFailure, TaskFileError
 
 CITIES = {

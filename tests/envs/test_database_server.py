@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from cmat_graph import create_cmat_graph, run_episodes
 from cmat_graph.envs import load_env
-from cmat_graph.envs.database import answer, operation
+from cmat_graph.envs.dbbench import answer, operation
 from cmat_graph.models import ExpertChatModel
 from cmat_graph.traces import SQLTraceStore
 

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from cmat_graph import AdapterRegistry, create_cmat_graph, run_episodes
-from cmat_graph.envs.database import answer, operation
+from cmat_graph.envs.dbbench import answer, operation
 from cmat_graph.errors import ConfigurationError, EmptyHarvestError
 from cmat_graph.models import ExpertChatModel
 from cmat_graph.testing import ScriptedChatModel
