@@ -206,7 +206,7 @@ def test_distil_evaluate_and_swap_from_the_shell(call):
 def test_the_demo_runs_twice_in_one_folder(call, monkeypatch):
     from cmat_graph import demo
 
-    monkeypatch.setattr("cmat_graph.cli.demo.QUICK", demo.DemoSize(tasks=16, practice=1, test=2, epochs=1))
+    monkeypatch.setattr("cmat_graph.cli.demo.QUICK", demo.DemoSize(tasks=32, practice=1, test=2, epochs=1))
     for _ in range(2):
         code, out, err = call("demo", "--quick", "--json")
         assert code == 0
