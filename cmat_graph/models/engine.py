@@ -73,7 +73,7 @@ class Engine:
             self._model: Any = AutoModelForCausalLM.from_pretrained(
                 location, dtype=dtype or ("auto" if device == "cuda" else torch.float32), use_safetensors=True
             ).to(device)
-        except (OSError, ValueError, KeyError, RuntimeError) as exc:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as exc:
             reason = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
             raise ModelNotFoundError(f"cannot load base {base!r}: {reason}; give a folder that holds it") from exc
         if self.tokenizer.chat_template is None:

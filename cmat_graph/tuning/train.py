@@ -91,7 +91,7 @@ def train_lora(
         model = AutoModelForCausalLM.from_pretrained(
             location, dtype="auto" if torch.cuda.is_available() else torch.float32, use_safetensors=True
         )
-    except (OSError, ValueError, KeyError) as exc:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as exc:
         raise ModelNotFoundError(f"cannot load base {location!r}: {str(exc).splitlines()[0]}") from exc
 
     limit = min(settings.max_length, getattr(model.config, "max_position_embeddings", settings.max_length))

@@ -88,6 +88,18 @@ def test_a_broken_model_folder_is_one_clear_error(tmp_path):
         load_model(str(tmp_path))
 
 
+def test_truncated_weights_are_one_clear_error(tmp_path):
+    import shutil
+
+    from cmat_graph.bases import NANO_FOLDER
+
+    shutil.copytree(NANO_FOLDER, tmp_path / "cut")
+    weights = tmp_path / "cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100_000])
+    with pytest.raises(ModelNotFoundError, match="cannot load base"):
+        load_model(str(tmp_path / "cut"))
+
+
 def test_an_unknown_adapter_is_refused(tmp_path):
     from cmat_graph import AdapterRegistry
 
