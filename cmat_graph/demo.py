@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -60,7 +61,7 @@ def run_demo(directory: Path, *, size: DemoSize = FULL, base: str = "nano", stag
     """Run the loop in a directory; a second run goes on with the traces of the first and trains anew.
 
     Args:
-        directory: Everything made lies here: `traces.db`, `reflections/`, `adapters/`.
+        directory: Everything made lies here: `traces.db`, `reflections/`, `adapters/`, `evaluation.json`.
         size: `FULL` or `QUICK`.
         base: The base model to distil into.
         stages: Shows progress.
@@ -124,6 +125,8 @@ def run_demo(directory: Path, *, size: DemoSize = FULL, base: str = "nano", stag
     by_name = {result.name: result for result in results}
     gain = compare(by_name["tuned"], by_name["base"])
     card = registry.update(replace(card, scores={result.name: result.to_json() for result in results}))
+    saved = {"arms": [result.to_json() for result in results], "adapter": card.id}
+    (directory / "evaluation.json").write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
     if gain.clear:
         registry.promote(card)
     return DemoResult(arms=results, gain=gain, card=card, lessons=lessons)

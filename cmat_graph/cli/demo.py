@@ -48,6 +48,7 @@ def command(*, directory: str, base: str, quick: bool, as_json: bool) -> None:
         f"  traces.db      every step and episode (SQLite)\n"
         f"  reflections/   {result.lessons} lessons in Chroma\n"
         f"  adapters/      {result.card.id}, its card and its dataset\n"
+        f"  evaluation.json  the table above\n"
         f"Try next:\n"
         f"  cmat-graph traces show --traces sqlite:///{directory}/traces.db --run tuned --failed\n"
         f"  cmat-graph run --assistant {base} --adapter assistant --adapters {directory}/adapters --tasks YOUR.jsonl\n"

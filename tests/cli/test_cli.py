@@ -212,4 +212,4 @@ def test_the_demo_runs_twice_in_one_folder(call, monkeypatch):
         assert code == 0
         assert [arm["n"] for arm in json.loads(out)["arms"]] == [2, 2, 2, 2]
         assert "Try next" in err
-    assert {p.name for p in Path("cmat-demo").iterdir()} >= {"traces.db", "reflections", "adapters"}
+    assert {p.name for p in Path("cmat-demo").iterdir()} >= {"traces.db", "reflections", "adapters", "evaluation.json"}
