@@ -288,3 +288,11 @@ def test_a_long_trajectory_is_cut_and_the_assistant_is_told():
     roles = [message.type for message in model.calls[3]]
     assert roles == ["system", "human", "ai", "human"]
     assert model.calls[3][1].text.endswith("[4 earlier messages were left out]")
+
+
+def test_a_lesson_that_says_nothing_is_not_kept_for_other_tasks():
+    store = InMemoryStore(index={"dims": 8, "embed": lambda texts: [[1.0] * 8 for _ in texts]})
+    look = operation("SELECT 1", "Look.")
+    state, _ = play(script(look), store=store, max_attempts=1)
+    assert state["lessons"] == ["Nothing new came of the last action. Try another way."]
+    assert store.search(("reflections",)) == []

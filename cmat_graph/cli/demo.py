@@ -35,7 +35,7 @@ def command(*, directory: str, base: str, quick: bool, as_json: bool) -> None:
     else:
         from rich.console import Console
 
-        Console().print(arms_table(result.arms, "Held-out database tasks: tuned by LoRA, with and without the loop"))
+        Console().print(arms_table(result.arms, "Held-out database tasks"))
     if gain.clear:
         console.print(f"The adapter is better than its base: {gain.mean:+.1%} ± {gain.stderr:.1%} (paired); promoted.")
     else:
@@ -52,5 +52,6 @@ def command(*, directory: str, base: str, quick: bool, as_json: bool) -> None:
         f"Try next:\n"
         f"  cmat-graph traces show --traces sqlite:///{directory}/traces.db --run tuned --failed\n"
         f"  cmat-graph run --assistant {base} --adapter assistant --adapters {directory}/adapters --tasks YOUR.jsonl\n"
-        f"  cmat-graph distill --traces sqlite:///{directory}/traces.db --run expert --base Qwen/Qwen3-0.6B --lr 2e-4"
+        f"  cmat-graph distill --traces sqlite:///{directory}/traces.db --run expert --base Qwen/Qwen3-0.6B --lr 2e-4",
+        soft_wrap=True,
     )

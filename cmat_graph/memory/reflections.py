@@ -9,6 +9,8 @@ from langgraph.store.base import BaseStore
 from cmat_graph.types import Reflection
 
 ROOT = "reflections"
+MIN_SIMILARITY = 0.9
+"""Cosine between the embeddings of two tasks from which a lesson of one is shown for the other."""
 
 
 def namespace(env: str, node: str) -> tuple[str, str, str]:
@@ -24,6 +26,7 @@ def remember(store: BaseStore, reflection: Reflection) -> None:
 
 
 def recall(store: BaseStore, *, env: str, node: str, task: str, limit: int = 3) -> list[str]:
-    """Return the lessons of the most similar tasks, without repeats."""
+    """Return the lessons of the most similar tasks, without repeats; those of unlike tasks only distract."""
     found = store.search(namespace(env, node), query=task, limit=limit * 3)
-    return list(dict.fromkeys(str(item.value["text"]) for item in found))[:limit]
+    close = [item for item in found if item.score is None or item.score >= MIN_SIMILARITY]
+    return list(dict.fromkeys(str(item.value["text"]) for item in close))[:limit]

@@ -46,7 +46,7 @@ def make_checker(checker: Checker, *, prompt: str, max_revisions: int, use_rewar
             verdict = after(state, runtime)
             change = _end(state) if state["done"] and verdict["decision"] == "approve" else CmatState()
             if verdict["decision"] != "approve":
-                change = {"flaw": verdict["reason"], "done": True}
+                change = {"flaw": state["flaw"] or verdict["reason"], "done": True}
         if context.recorder is not None:
             context.recorder.verdict(state["step_id"], verdict)
         return {**change, "verdict": verdict}

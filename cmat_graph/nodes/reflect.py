@@ -30,12 +30,14 @@ def make_reflect(model: BaseChatModel | None, *, prompt: str, store: BaseStore |
         context = context_of(runtime)
         lesson = _write(state, runtime) if model is not None else ""
         verdict = state["verdict"]
-        lesson = lesson or f"{verdict['reason']} {verdict['hint']}".strip()
+        # Without a model only what was noticed about the action itself is worth another task's attention.
+        earned = bool(lesson) or state["flaw"] != verdict["reason"] or verdict["decision"] == "revise"
+        lesson = lesson or f"{state['flaw']} {verdict['hint']}".strip()
         reflection = Reflection(text=lesson, task=state["task"], env=context.env, attempt=state["attempt"])
         if context.recorder is not None:
             context.recorder.reflection(reflection)
         memory = store or runtime.store
-        if memory is not None and not context.freeze_memory:
+        if memory is not None and earned and not context.freeze_memory:
             remember(memory, reflection)
         change: CmatState = {"lessons": list(dict.fromkeys([*state["lessons"], lesson]))[-3:]}
         if state["attempt"] < max_attempts:

@@ -36,11 +36,11 @@ def test_a_window_is_a_tail_that_starts_with_the_assistant(texts, size):
     assert not kept or kept[0]["role"] == "assistant"
 
 
-def test_lessons_of_like_tasks_come_first_and_once(tmp_path):
+def test_lessons_come_from_like_tasks_only_and_once(tmp_path):
     store = ChromaStore(tmp_path)
     for task in ("Count the cities of Norway", "Count the cities of Peru"):
         remember(store, Reflection(text="Use COUNT(*).", task=task, env="database"))
     remember(store, Reflection(text="Mind the price.", task="Raise the price of the lamp", env="database"))
-    found = recall(store, env="database", node="assistant", task="Count the cities of Chile")
-    assert found == ["Use COUNT(*).", "Mind the price."]
+    found = recall(store, env="database", node="assistant", task="Count the cities of Norway!")
+    assert found == ["Use COUNT(*)."]  # the lamp's lesson would only distract
     assert recall(store, env="shell", node="assistant", task="Count the cities") == []
