@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cmat_graph.errors import CmatError
     from cmat_graph.evaluation import evaluate
     from cmat_graph.graph import create_cmat_graph
+    from cmat_graph.middleware import CMATMiddleware
     from cmat_graph.rollout import run_episode, run_episodes
     from cmat_graph.state import RunContext
     from cmat_graph.types import Episode, Task
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "AdapterCard": "adapters",
     "AdapterRegistry": "adapters",
+    "CMATMiddleware": "middleware",
     "CmatError": "errors",
     "Episode": "types",
     "RunContext": "state",
@@ -35,6 +37,7 @@ _HOMES = {
 __all__ = [
     "AdapterCard",
     "AdapterRegistry",
+    "CMATMiddleware",
     "CmatError",
     "Episode",
     "RunContext",

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 from langgraph.store.base import BaseStore
 
+from cmat_graph.diagnosis import count_tags
 from cmat_graph.graph import create_cmat_graph
 from cmat_graph.rollout import Graph, Outcome, Report, run_episodes
 from cmat_graph.traces.base import TraceStore
-from cmat_graph.types import Env, Task
+from cmat_graph.traces.sql import SQLTraceStore
+from cmat_graph.types import Env, Episode, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +36,8 @@ class ArmResult:
     """How many episodes ended for which reason."""
     rewards: tuple[float, ...] = ()
     """Reward of each task, in the order of the tasks."""
+    failures: dict[str, int] = field(default_factory=dict)
+    """How many failed episodes carry each tag (`cmat_graph.diagnosis`); one episode may carry several."""
 
     def to_json(self) -> dict[str, Any]:
         """Return what is printed and saved."""
@@ -53,8 +58,8 @@ class Difference:
         return self.mean > 2 * self.stderr
 
 
-def summarise(name: str, outcomes: Sequence[Outcome], env: Env) -> ArmResult:
-    """Turn outcomes into rates with their standard error."""
+def summarise(name: str, outcomes: Sequence[Outcome], env: Env, *, episodes: Iterable[Episode] = ()) -> ArmResult:
+    """Turn outcomes into rates with their standard error, and their episodes into counts of why they failed."""
     solved = [float(outcome.reward >= 1.0) for outcome in outcomes]
     return ArmResult(
         name=name,
@@ -64,6 +69,7 @@ def summarise(name: str, outcomes: Sequence[Outcome], env: Env) -> ArmResult:
         score=env.metric((outcome.task, outcome.reward) for outcome in outcomes),
         stopped=dict(Counter(outcome.stopped for outcome in outcomes)),
         rewards=tuple(outcome.reward for outcome in outcomes),
+        failures=count_tags(episodes),
     )
 
 
@@ -103,30 +109,40 @@ def evaluate(
         arms: Compiled graphs by name.
         tasks: The held-out tasks.
         env: Where to play.
-        traces: Where to record; each arm is a run of its own name.
+        traces: Where to record; each arm is a run of its own name. None keeps nothing.
         concurrency: Tasks in flight.
         settings: Kept with each episode.
         report: Given an arm's name, returns what to call after each of its tasks.
 
     """
-    return [
-        summarise(
-            name,
-            run_episodes(
+    results = []
+    recording: AbstractContextManager[TraceStore] = (
+        nullcontext(traces) if traces is not None else closing(SQLTraceStore("sqlite://"))
+    )
+    with recording as store:
+        for name, graph in arms.items():
+            outcomes = run_episodes(
                 graph,
                 tasks,
                 env=env,
-                traces=traces,
+                traces=store,
                 run=name,
                 concurrency=concurrency,
                 settings=settings,
                 freeze_memory=True,
                 report=report(name) if report else None,
-            ),
-            env,
-        )
-        for name, graph in arms.items()
-    ]
+            )
+            results.append(summarise(name, outcomes, env, episodes=_failed(outcomes, store, run=name, env=env)))
+    return results
+
+
+def _failed(outcomes: Sequence[Outcome], traces: TraceStore, *, run: str, env: Env) -> Iterator[Episode]:
+    """Read back the failed episodes of these outcomes alone: the run may hold older ones under its label."""
+    ids = {outcome.episode_id for outcome in outcomes}
+    yield from (e for e in traces.episodes(run=run, env=env.name, solved=False) if e.id in ids)
+    for outcome in outcomes:
+        if not outcome.episode_id:  # a faulty task fails before anything of it is recorded
+            yield Episode(id="", env=env.name, task=outcome.task, reward=outcome.reward, stopped=outcome.stopped)
 
 
 def _mean(values: Sequence[float]) -> float:

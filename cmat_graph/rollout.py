@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import Durability
 
-from cmat_graph.errors import CmatError, TaskFileError
+from cmat_graph.errors import CmatError, EnvironmentFailure, TaskFileError
 from cmat_graph.state import RunContext
 from cmat_graph.traces.base import TraceStore
 from cmat_graph.traces.recorder import Recorder
@@ -50,38 +53,47 @@ def run_episode(
 ) -> Outcome:
     """Play one task.
 
-    A model that fails (a prompt past its window, a refused request) makes a failed episode with its error; a broken
-    tool (the trace database, the environment, an unknown adapter) raises.
+    A model that fails (a prompt past its window, a refused request) or an environment that dies makes a failed
+    episode with its error; what cannot be opened at all raises. A graph with a checkpointer goes on where an earlier
+    process of the same run stopped in the middle of the task.
     """
     try:
         session = env.open(task)
     except TaskFileError as exc:  # a faulty task is this task's failure, not the run's
         return Outcome(task=task, reward=0.0, stopped="error", attempts=0, error=str(exc))
     try:
+        config: RunnableConfig = {"recursion_limit": STEPS}
+        if graph.checkpointer:
+            config["configurable"] = {"thread_id": f"{run}:{task.id}"}
+        begun = _unfinished(graph, config)
         recorder = None
         if traces is not None:
-            recorder = Recorder(traces, env=env.name, task=task, run=run, settings=settings)
+            recorder = Recorder(traces, env=env.name, task=task, run=run, settings=settings, episode_id=begun)
+            config["callbacks"] = [recorder]
         context = RunContext(
             session=session,
             env=env.name,
             rules=env.rules,
             max_rounds=env.max_rounds,
-            recorder=recorder,
             freeze_memory=freeze_memory,
         )
+        start = None if begun else {"messages": [("user", task.prompt)]}
         try:
-            state = graph.invoke({"messages": [("user", task.prompt)]}, {"recursion_limit": STEPS}, context=context)
+            # Kept before the next step begins: what a killed process has recorded is then not done again.
+            durability: Durability | None = "sync" if graph.checkpointer else None
+            loop = graph.invoke(start, config, context=context, durability=durability)["cmat"]
             outcome = Outcome(
                 task=task,
                 reward=session.score(),
-                stopped=state["stopped"],
-                attempts=state["attempt"],
-                answer=state["answer"],
+                stopped=loop["stopped"],
+                attempts=loop["attempt"],
+                answer=loop["answer"],
+                error=loop["error"],
                 episode_id=recorder.episode_id if recorder else "",
             )
-        except CmatError:
-            raise
-        except Exception as exc:  # whatever a model provider raises: one failed task must not stop the others
+        except Exception as exc:
+            if isinstance(exc, CmatError) and not isinstance(exc, EnvironmentFailure):
+                raise  # a mistake in how the graph was built; every task would end alike
             message = f"{type(exc).__name__}: {str(exc).strip().splitlines()[0] if str(exc).strip() else ''}"
             outcome = Outcome(
                 task=task,
@@ -91,17 +103,32 @@ def run_episode(
                 error=message,
                 episode_id=recorder.episode_id if recorder else "",
             )
-        if recorder is not None:
+        if recorder is not None and outcome.stopped == "error":
             recorder.finish(
                 reward=outcome.reward,
-                stopped=outcome.stopped,
+                stopped="error",
                 attempts=outcome.attempts,
                 answer=outcome.answer,
                 error=outcome.error,
             )
+        if traces is not None:
+            traces.flush()  # a process killed after this has lost nothing of the episode
     finally:
         session.close()
     return outcome
+
+
+def _unfinished(graph: Graph, config: RunnableConfig) -> str | None:
+    """Return the id of the episode that a killed process left in the graph's checkpoints; clear a finished one away."""
+    saver = graph.checkpointer
+    if not isinstance(saver, BaseCheckpointSaver):
+        return None
+    state = graph.get_state(config)
+    if state.next and state.values.get("cmat"):
+        return str(state.values["cmat"]["episode"])
+    if state.created_at is not None:  # its messages would be this episode's conversation
+        saver.delete_thread(config["configurable"]["thread_id"])
+    return None
 
 
 def run_episodes(

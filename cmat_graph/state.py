@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Protocol
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
 from langchain_core.messages import AnyMessage
 from langgraph.graph.message import add_messages
-from langgraph.runtime import Runtime
-from pydantic import ConfigDict
+from langgraph.managed import RemainingSteps
+from pydantic import ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import TypedDict
 
-from cmat_graph.traces.recorder import Recorder
-from cmat_graph.types import Message, Session, StopReason, Verdict
+from cmat_graph.types import Message, Session, Spent, StopReason, Verdict
+
+Next = Literal["assistant", "approve", "execute", "reflect", "retry", "__end__"]
 
 
-class CmatInput(TypedDict, total=False):
-    """What a caller gives: messages, of which the last human one is the task."""
+class Best(TypedDict):
+    """The best attempt so far; what the episode returns when none passes."""
 
-    messages: Annotated[list[AnyMessage], add_messages]
+    attempt: int
+    answer: str
+    score: float
+    done_so_far: list[list[str]]
+    """Its actions with what came of each, to bring the environment back to where it left it."""
 
 
-class CmatState(CmatInput, total=False):
-    """The graph's state. JSON-shaped values only, so that every checkpointer can keep it."""
+class Loop(TypedDict, total=False):
+    """Everything of ours in the graph's state, under one key, so that no graph around it is touched."""
 
+    episode: str
+    """Id of this episode; also the recorded one's."""
     task: str
+    brief: str
+    """The User model's words on what solving the task means; empty without such a model."""
+    roles: dict[str, str]
+    """Which model plays which role, with the version of its prompt."""
     lessons: list[str]
     """What long-term memory and earlier attempts teach about this task."""
     trajectory: list[Message]
@@ -35,25 +46,69 @@ class CmatState(CmatInput, total=False):
     round: int
     """Actions carried out in this attempt."""
     revisions: int
-    """Times the checker sent the current action back."""
-    draft: str | None
-    """The assistant's reply that waits to be checked and carried out; None when there is none."""
+    """Times the current action was sent back."""
+    draft: Message | None
+    """The assistant's turn that waits to be checked and carried out; None when there is none."""
     forced: bool
     """True when the action runs although the checker never approved it."""
-    step_id: int
-    """Trace id of the model call that wrote the draft."""
+    step: str
+    """Trace key of the model call that wrote the draft."""
     doubted: str
-    """The draft that the checker doubted without being certain; repeating it is insisting."""
+    """The draft that was sent back last; repeating it is insisting."""
     flaw: str
     """What went wrong last and was not mended since; an attempt that ends with one has failed."""
     done_so_far: list[list[str]]
-    """Each action of this attempt with what came of it, to notice when nothing new happens."""
+    """Each action of this attempt with what came of it."""
+    tried: list[str]
+    """The failed attempts of this episode, each as one text, to notice when one is only repeated."""
+    unreadable: int
+    """Replies of the checker that could not be read."""
     verdict: Verdict
     observation: str
     done: bool
     """True when the attempt is over."""
     answer: str
+    best: Best | None
+    spent: Spent
+    next: Next
+    """Where the checker, a person or the reflection leads; edit it to send a forked run elsewhere."""
     stopped: StopReason
+    error: str
+    """What broke, when `stopped` is `error`."""
+
+
+def merge(old: Loop, new: Loop) -> Loop:
+    """Take over what a node changed; a new episode begins with nothing of the one before."""
+    return new if "episode" in new else {**old, **new}
+
+
+class CmatInput(TypedDict, total=False):
+    """What a caller gives: messages, of which the last human one is the task."""
+
+    messages: Annotated[list[AnyMessage], add_messages]
+
+
+class CmatOutput(CmatInput, total=False):
+    """What a caller gets: the messages with the best answer at the end, and how it came about."""
+
+    cmat: Annotated[Loop, merge]
+
+
+class CmatState(CmatOutput, total=False):
+    """The graph's state. JSON-shaped values only, so that every checkpointer can keep it."""
+
+    remaining_steps: RemainingSteps
+
+
+def _prompt(node: str) -> Any:
+    return Field(
+        description=f"System prompt of the {node} for this run; empty for the graph's own. `{{rules}}` is filled in.",
+        json_schema_extra={"langgraph_nodes": [node], "langgraph_type": "prompt"},
+    )
+
+
+def _setting(description: str, *nodes: str) -> Any:
+    return Field(description=description, json_schema_extra={"langgraph_nodes": list(nodes)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,25 +119,18 @@ class RunContext:
 
     session: SkipJsonSchema[Session | None] = None
     """The task's environment; without one, the assistant's reply is the answer."""
-    env: str = ""
-    """Name of the environment, part of the lessons' namespace."""
-    rules: str = ""
-    """What the environment allows and how actions are written; part of the assistant's system prompt."""
-    max_rounds: int = 15
-    """Actions allowed in one attempt."""
-    recorder: SkipJsonSchema[Recorder | None] = None
-    """Where the run is recorded."""
-    freeze_memory: bool = False
-    """True keeps new lessons out of the long-term store, so that no test task teaches another."""
+    env: Annotated[str, _setting("Name of the environment; lessons are kept by it.", "user", "reflect")] = ""
+    rules: Annotated[
+        str, _setting("What the environment allows and how actions are written.", "assistant", "checker", "reflect")
+    ] = ""
+    max_rounds: Annotated[int, _setting("Actions allowed in one attempt.", "checker")] = 15
+    freeze_memory: Annotated[bool, _setting("Keep new lessons out of long-term memory.", "reflect")] = False
+    """So that no test task teaches another."""
+    assistant_prompt: Annotated[str, _prompt("assistant")] = ""
+    checker_prompt: Annotated[str, _prompt("checker")] = ""
+    reflect_prompt: Annotated[str, _prompt("reflect")] = ""
+    played: SkipJsonSchema[list[str]] = field(default_factory=lambda: ["?"], repr=False)
+    """The actions carried out in `session` since its last reset; `?` is not known. Kept by the nodes."""
 
 
-class Node(Protocol):
-    """A seat of the graph: reads the state, returns what changes."""
-
-    def __call__(self, state: CmatState, runtime: Runtime[RunContext]) -> CmatState:
-        """Run the node once."""
-
-
-def context_of(runtime: Runtime[RunContext]) -> RunContext:
-    """Return the run's context; LangGraph gives None when the caller passed nothing."""
-    return runtime.context or RunContext()
+NO_CONTEXT = RunContext()

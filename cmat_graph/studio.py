@@ -17,7 +17,7 @@ from cmat_graph.graph import create_cmat_graph
 from cmat_graph.models import load_model
 
 
-async def make_graph() -> CompiledStateGraph[Any, Any, Any, Any]:
+async def graph() -> CompiledStateGraph[Any, Any, Any, Any]:
     """Build the graph off the event loop, which must not wait for weights; memory is the server's own store."""
     return await asyncio.to_thread(_build)
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import threading
+import time
+from collections.abc import Iterator
 from typing import Any
 
-from langchain_core.callbacks import CallbackManagerForLLMRun
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import PrivateAttr
 
 
@@ -22,8 +27,11 @@ class ScriptedChatModel(BaseChatModel):
 
     """
 
-    replies: list[str]
+    replies: list[Any]
+    """Texts, `AIMessage`s (with tool calls, say), or exceptions to raise."""
     model_name: str = "scripted"
+    seconds: float = 0.0
+    """How long each reply takes."""
 
     _calls: list[list[BaseMessage]] = PrivateAttr(default_factory=list)
     _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
@@ -37,6 +45,10 @@ class ScriptedChatModel(BaseChatModel):
     def _llm_type(self) -> str:
         return "scripted"
 
+    def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
+        """Take tools; the script says which are called."""
+        return self.bind(tools=[convert_to_openai_tool(tool) for tool in tools])
+
     def _generate(
         self,
         messages: list[BaseMessage],
@@ -44,8 +56,48 @@ class ScriptedChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
+        time.sleep(self.seconds)
+        return self._result(messages)
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        await asyncio.sleep(self.seconds)
+        return self._result(messages)
+
+    def _result(self, messages: list[BaseMessage]) -> ChatResult:
         with self._lock:
             reply = self.replies[min(len(self._calls), len(self.replies) - 1)]
             self._calls.append(messages)
-        message = AIMessage(reply, response_metadata={"model_name": self.model_name})
+        if isinstance(reply, BaseException):
+            raise reply
+        named = {"model_name": self.model_name}
+        # A fresh message each time: LangGraph replaces messages that come again under the same id.
+        if isinstance(reply, AIMessage):
+            message = reply.model_copy(update={"id": None, "response_metadata": named})
+        else:
+            message = AIMessage(reply, response_metadata=named)
         return ChatResult(generations=[ChatGeneration(message=message)])
+
+
+class StreamingChatModel(ScriptedChatModel):
+    """The same, word by word."""
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        words = re.findall(r"\S+\s*", str(self._result(messages).generations[0].message.text))
+        for at, word in enumerate(words):
+            last = at == len(words) - 1
+            chunk = ChatGenerationChunk(message=AIMessageChunk(content=word, chunk_position="last" if last else None))
+            if run_manager is not None:
+                run_manager.on_llm_new_token(word, chunk=chunk)
+            yield chunk

@@ -8,35 +8,108 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NotRequired, Protocol, runtime_checkable
 
 from typing_extensions import TypedDict  # pydantic refuses typing's own before Python 3.12
 
+Phase = Literal["before", "after"]
 Decision = Literal["approve", "revise", "reject"]
-StopReason = Literal["passed", "rejected", "attempts", "error", "running"]
+StopReason = Literal[
+    "running",
+    "passed",
+    "attempts",
+    "rejected",
+    "repeated",
+    "tokens",
+    "seconds",
+    "cost",
+    "steps",
+    "error",
+    "ended",
+]
+"""Why an episode stopped: the checker passed it; attempts used up; the last attempt's action was rejected; an attempt
+only repeated an earlier one; a budget is spent; LangGraph's steps ran out; something broke; or it just ended, as a
+graph without a checker does. `running` until then."""
 
-Source = Literal["environment", "probes", "model", "reward", "limit"]
+Source = Literal["environment", "probes", "model", "human", "reward", "limit"]
+Category = Literal[
+    "ok", "format", "error", "repetition", "incomplete", "wrong", "unsafe", "role", "unreadable", "budget", "other"
+]
+"""What a verdict is about: `format` no readable action, `error` it fails, `repetition` nothing new, `incomplete`
+no answer in time, `role` the assistant spoke for another, `unreadable` the checker's reply made no sense."""
+
+
+class ToolCall(TypedDict):
+    """One call of a tool that a model asked for."""
+
+    name: str
+    args: dict[str, Any]
+    id: str
 
 
 class Message(TypedDict):
     """One chat message, in the field's common shape."""
 
     role: str
-    """`system`, `user` or `assistant`."""
+    """`system`, `user`, `assistant` or `tool`."""
     content: str
+    tool_calls: NotRequired[list[ToolCall]]
+    """What an assistant's turn calls; absent when it calls nothing."""
+    tool_call_id: NotRequired[str]
+    """Which call a tool's message answers."""
+    garbled: NotRequired[str]
+    """Name of a tool whose call could not be parsed."""
 
 
 class Verdict(TypedDict):
     """The checker's judgement of one action (before it runs) or of one attempt (after it ran)."""
 
-    phase: Literal["before", "after"]
+    phase: Phase
     decision: Decision
     """`approve` lets the action run or the attempt stand; `revise` asks for another; `reject` ends the attempt."""
+    passed: bool
+    """True for `approve`."""
+    score: float
+    """How good the work is, 0..1; 1 for an approval and 0 otherwise when the judge gave no number."""
     reason: str
     hint: str
     """What to do instead; empty when there is nothing to say."""
+    category: Category
     source: Source
     """Who judged; `limit` means that revisions were used up and the action runs unapproved."""
+
+
+class Spent(TypedDict):
+    """What an episode has used so far."""
+
+    calls: int
+    """Model calls."""
+    tokens: int
+    """Tokens read and written; estimated from the text where a model reports none."""
+    seconds: float
+    """Time in models, tools and the environment; waiting for a person is free."""
+    cost: float
+    """US dollars, by the budget's prices."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What one episode may use before it stops with the best attempt so far; None is no limit.
+
+    A call in flight is finished: limits are looked at between calls.
+
+    Example:
+        >>> Budget(tokens=20_000, cost=0.05, prices={"gpt-5-mini": (0.25, 2.0)}).tokens
+        20000
+
+    """
+
+    tokens: int | None = None
+    seconds: float | None = None
+    cost: float | None = None
+    """US dollars."""
+    prices: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """US dollars for a million tokens read and written, by model name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +143,7 @@ class Finding:
     hint: str = ""
     certain: bool = True
     """False for a suspicion: the assistant may insist by repeating the action."""
+    category: Category = "error"
 
 
 @runtime_checkable
@@ -118,12 +192,17 @@ class Env(Protocol):
 class Step:
     """One model call and what became of it."""
 
+    key: str = ""
+    """Id of the call, unique among all."""
     index: int
     attempt: int
     node: str
     messages: list[Message]
     """The exact prompt, oldest first."""
     completion: str
+    tool_calls: list[ToolCall] = field(default_factory=list)
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    """The tools the model could call, in OpenAI's form."""
     before: Verdict | None = None
     """The checker's verdict on the action before it ran."""
     after: Verdict | None = None
@@ -166,6 +245,8 @@ class Episode:
     attempts: int = 0
     answer: str = ""
     error: str = ""
+    roles: dict[str, str] = field(default_factory=dict)
+    """Which model played which role, with the version of its prompt."""
     steps: list[Step] = field(default_factory=list)
     reflections: list[Reflection] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)

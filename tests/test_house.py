@@ -14,16 +14,16 @@ import cmat_graph
 ROOT = Path(cmat_graph.__file__).parent
 FLOORS = {
     "types": 0, "errors": 0, "answers": 0, "__init__": 0,
-    "traces": 1, "memory": 1, "adapters": 1, "bases": 1,
+    "traces": 1, "memory": 1, "adapters": 1, "bases": 1, "probes": 1, "diagnosis": 1,
     "state": 2,
     "nodes": 3, "envs": 3, "models": 3, "tuning": 3, "testing": 3,
     "graph": 4,
-    "rollout": 5, "studio": 5,
-    "evaluation": 6,
+    "rollout": 5, "studio": 5, "middleware": 5,
+    "evaluation": 6, "assignment": 6,
     "demo": 7,
     "cli": 8,
 }  # fmt: skip
-ACTING = {"nodes", "graph", "rollout", "evaluation", "envs", "memory", "state"}
+ACTING = {"nodes", "graph", "middleware", "rollout", "evaluation", "envs", "memory", "state"}
 
 
 def _imports() -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from langchain_core.language_models import BaseChatModel
+from langgraph.store.memory import InMemoryStore
 
 from cmat_graph import create_cmat_graph, run_episodes
 from cmat_graph.envs import load_env
@@ -108,7 +109,7 @@ def test_a_task_with_a_faulty_gold_fails_alone(tmp_path, traces):
 
 
 def test_failed_attempts_leave_their_lessons(env, traces):
-    graph = create_cmat_graph(ScriptedChatModel(replies=["OK"]), max_attempts=2).compile()
+    graph = create_cmat_graph(ScriptedChatModel(replies=["OK"]), store=InMemoryStore(), max_attempts=2).compile()
     run_episodes(graph, env.tasks()[:1], env=env, traces=traces)
     (episode,) = traces.episodes()
     assert [r.attempt for r in episode.reflections] == [1, 2]

@@ -21,11 +21,11 @@ ROOT = Path(__file__).parents[1]
 def test_the_file_names_a_graph_that_builds():
     from langgraph.graph.state import CompiledStateGraph
 
-    from cmat_graph.studio import make_graph
+    from cmat_graph.studio import graph
 
     spec = json.loads((ROOT / "langgraph.json").read_text())["graphs"]["cmat"]["path"]
-    assert spec == "cmat_graph.studio:make_graph"
-    assert isinstance(asyncio.run(make_graph()), CompiledStateGraph)
+    assert spec == "cmat_graph.studio:graph"
+    assert isinstance(asyncio.run(graph()), CompiledStateGraph)
 
 
 @pytest.mark.server

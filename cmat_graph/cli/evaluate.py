@@ -16,6 +16,7 @@ from cmat_graph.cli.shared import (
     arms_json,
     arms_table,
     console,
+    failures_table,
     json_option,
     open_tasks,
     progress,
@@ -36,7 +37,7 @@ from cmat_graph.traces.sql import SQLTraceStore
     "--attempts", type=click.IntRange(1), default=3, show_default=True, help="Attempts of the arms with the loop."
 )
 @click.option("--memory", help="Folder of a lesson store; it is read, never written.")
-@click.option("--traces", "traces_url", help="Trace database; without it nothing is recorded.")
+@click.option("--traces", "traces_url", help="Trace database; without it no trace is kept.")
 @click.option("--out", default="evaluation.json", show_default=True, help="File for the result.")
 @json_option()
 def command(
@@ -54,7 +55,8 @@ def command(
 ) -> None:
     """Measure a base and its adapter on held-out tasks, with and without the loop.
 
-    The loop is the checker (probes), reflection and retry. No arm sees a gold label.
+    The loop is the checker (probes), reflection and retry. No arm sees a gold label. A second table counts why
+    episodes failed.
 
     \b
     Examples:
@@ -100,7 +102,10 @@ def command(
     else:
         from rich.console import Console
 
-        Console().print(arms_table(results, f"{env.name}, {len(tasks)} tasks"))
+        screen = Console()
+        screen.print(arms_table(results, f"{env.name}, {len(tasks)} tasks"))
+        if failures := failures_table(results):
+            screen.print(failures)
     if card is not None:
         gain = compare(results[2], results[0])
         console.print(f"tuned against base, paired: {gain.mean:+.1%} ± {gain.stderr:.1%}")

@@ -16,6 +16,7 @@ from cmat_graph.graph import create_cmat_graph
 from cmat_graph.models import load_model
 from cmat_graph.rollout import Outcome, run_episodes
 from cmat_graph.traces.sql import SQLTraceStore
+from cmat_graph.types import Budget
 
 
 @click.command("run")
@@ -27,6 +28,9 @@ from cmat_graph.traces.sql import SQLTraceStore
 @click.option("--checker", default="probes", show_default=True, help="none, probes, or a model as for --assistant.")
 @click.option("--reflector", help="Model that writes the lessons, as for --assistant.")
 @click.option("--attempts", type=click.IntRange(1), default=1, show_default=True, help="Attempts at one task.")
+@click.option("--tokens", type=click.IntRange(1), help="Token budget of one episode.")
+@click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Time budget of one episode.")
+@click.option("--prompts", help="Folder of your own NODE.md prompts; see: cmat-graph prompts --export DIR.")
 @click.option("--memory", help="Folder of the lesson store; without it nothing is remembered across tasks.")
 @click.option("--freeze-memory", is_flag=True, help="Read lessons, write none.")
 @click.option("--traces", "traces_url", default="sqlite:///traces.db", show_default=True, help="Trace database.")
@@ -41,6 +45,9 @@ def command(
     checker: str,
     reflector: str | None,
     attempts: int,
+    tokens: int | None,
+    seconds: float | None,
+    prompts: str | None,
     memory: str | None,
     freeze_memory: bool,
     traces_url: str,
@@ -77,10 +84,15 @@ def command(
         reflector=load(reflector) if reflector else None,
         store=store,
         max_attempts=attempts,
+        budget=Budget(tokens=tokens, seconds=seconds),
+        prompts=prompts,
     ).compile()
     traces = SQLTraceStore(traces_url)
     run = run_name or (f"{assistant}+{adapter}" if adapter else assistant)
-    settings = {"assistant": assistant, "adapter": adapter, "checker": checker, "attempts": attempts}
+    settings: dict[str, Any] = {"assistant": assistant, "adapter": adapter, "checker": checker, "attempts": attempts}
+    settings |= {
+        name: value for name, value in (("tokens", tokens), ("seconds", seconds), ("prompts", prompts)) if value
+    }
     earlier = _finished(traces, run, {task.id: task for task in tasks}, settings) if resume else {}
     todo = [task for task in tasks if task.id not in earlier]
     done = len(earlier)
@@ -121,10 +133,12 @@ def command(
         parts = ", ".join(f"{name} {value:.3f}" for name, value in result.score.items())
         click.echo(f"{result.n} episodes, solved {result.success_rate:.1%} ± {result.stderr:.1%}; score: {parts}")
     console.print(f"traces: {traces.url}")
+    if traces.dropped:
+        console.print(f"{traces.dropped} rows of the traces could not be written: {traces.why_dropped}")
     broken = [outcome.error for outcome in played if outcome.stopped == "error"]
     if broken:
         console.print(f"{len(broken)} of {len(played)} episodes broke off; the first: {broken[0]}")
-    return 1 if played and len(broken) == len(played) else 0
+    return 1 if traces.dropped or (played and len(broken) == len(played)) else 0
 
 
 def _finished(traces: SQLTraceStore, run: str, tasks: dict[str, Any], settings: dict[str, Any]) -> dict[str, Outcome]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -92,6 +93,22 @@ def arms_table(arms: Sequence[ArmResult], title: str) -> Table:
         table.add_row(
             arm.name, f"{arm.success_rate:.1%}", f"{arm.stderr:.1%}", str(arm.n), f"{arm.score.get('main', 0.0):.3f}"
         )
+    return table
+
+
+def failures_table(arms: Sequence[ArmResult]) -> Table | None:
+    """Lay out how many failed episodes of each arm carry which tag; None when nothing failed."""
+    counts = Counter[str]()
+    for arm in arms:
+        counts.update(arm.failures)
+    if not counts:
+        return None
+    table = Table(title="failed episodes by tag")
+    table.add_column("tag")
+    for arm in arms:
+        table.add_column(arm.name, justify="right")
+    for tag, _ in counts.most_common():
+        table.add_row(tag, *(str(arm.failures.get(tag, 0)) for arm in arms))
     return table
 
 

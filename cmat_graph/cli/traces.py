@@ -9,6 +9,7 @@ import click
 
 from cmat_graph.cli import print_json
 from cmat_graph.cli.shared import json_option
+from cmat_graph.diagnosis import diagnose
 from cmat_graph.errors import ConfigurationError
 from cmat_graph.traces.sql import SQLTraceStore
 from cmat_graph.types import Episode
@@ -59,7 +60,7 @@ def list_runs(*, traces_url: str, as_json: bool) -> None:
 @click.option("--limit", type=click.IntRange(1), default=3, show_default=True, help="At most this many episodes.")
 @json_option()
 def show(*, task: str | None, traces_url: str, run_name: str | None, failed: bool, limit: int, as_json: bool) -> None:
-    """Print episodes turn by turn, all or those of one TASK id.
+    """Print episodes turn by turn, all or those of one TASK id; a failed one is headed by the tags of why.
 
     \b
     Example:
@@ -90,7 +91,8 @@ def _open(url: str) -> SQLTraceStore:
 
 def _print(episode: Episode) -> None:
     reward = "unfinished" if episode.reward is None else f"reward {episode.reward:g}"
-    click.secho(f"{episode.task.id} ({episode.run}): {reward}, {episode.stopped}", bold=True)
+    tags = "".join(f", {tag}" for tag in diagnose(episode))
+    click.secho(f"{episode.task.id} ({episode.run}): {reward}, {episode.stopped}{tags}", bold=True)
     click.echo(episode.task.prompt)
     for step in episode.steps:
         click.secho(f"  [{step.attempt}.{step.index} {step.node} {step.model} {step.adapter}".rstrip() + "]", fg="cyan")

@@ -171,7 +171,7 @@ class DatabaseSession:
         """Look at an action: its form, a dry run of its SQL, and whether its values come from somewhere."""
         parsed = parse_action(action)
         if parsed is None:
-            return Finding(text="The reply holds no action.", hint=FORMAT_HINT)
+            return Finding(text="The reply holds no action.", hint=FORMAT_HINT, category="format")
         if parsed.kind == "answer":
             return self._probe_answer(parsed.text)
         return _refuse(parsed.text) or self._dry_run(parsed.text) or self._probe_values(parsed.text)

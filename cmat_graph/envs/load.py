@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from typing import Protocol
+
+import sqlalchemy as sa
 
 from cmat_graph.envs.database import DatabaseEnv
 from cmat_graph.envs.dbbench import read_records
@@ -14,11 +17,17 @@ BUILTIN_ROUNDS = 6
 """Actions allowed for a built-in task, which takes two."""
 
 
+class HasEngine(Protocol):
+    """langchain-community's `SQLDatabase`, as far as it is needed here."""
+
+    _engine: sa.Engine
+
+
 def load_env(
     name: str = "database",
     *,
     tasks: str | os.PathLike[str] = "builtin",
-    url: str | None = None,
+    url: str | HasEngine | None = None,
     seed: int = 7,
     size: int = 512,
 ) -> DatabaseEnv:
@@ -27,7 +36,8 @@ def load_env(
     Args:
         name: One of `ENVIRONMENTS`.
         tasks: A JSONL file (plain or gzipped), or `"builtin"` for tasks that this project generates.
-        url: SQLAlchemy URL of a database of your own to play in; every attempt is rolled back.
+        url: SQLAlchemy URL of a database of your own to play in, or langchain-community's `SQLDatabase` of it; every
+            attempt is rolled back.
         seed: Seed of the built-in tasks.
         size: How many built-in tasks to make; three quarters are the `train` split, the rest `test`.
 
@@ -47,4 +57,12 @@ def load_env(
         if url is not None:
             raise ConfigurationError("built-in tasks bring their own tables; give a task file with your database URL")
         return DatabaseEnv(generate_records(size, seed=seed), max_rounds=BUILTIN_ROUNDS)
-    return DatabaseEnv(read_records(tasks), url=url)
+    own = url if url is None or isinstance(url, str) else _url_of(url)
+    return DatabaseEnv(read_records(tasks), url=own)
+
+
+def _url_of(database: HasEngine) -> str:
+    url: sa.URL = database._engine.url  # langchain-community keeps it under this name only
+    if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
+        raise ConfigurationError("a SQLDatabase in memory cannot be opened a second time; put it into a file")
+    return url.render_as_string(hide_password=False)

@@ -1,26 +1,43 @@
-"""The Assistant: thinks, then writes one action (ReAct)."""
+"""The Assistant: thinks, then writes one action (ReAct) or calls a tool."""
 
 from __future__ import annotations
 
-from langchain_core.language_models import BaseChatModel
-from langgraph.runtime import Runtime
+from langchain_core.messages import AnyMessage, SystemMessage
 
 from cmat_graph.memory.short_term import window
-from cmat_graph.nodes.calling import call_model, system_message, task_message
-from cmat_graph.state import CmatState, Node, RunContext, context_of
-from cmat_graph.types import Message
+from cmat_graph.nodes.calling import Prompt, Speaker, ask, task_message
+from cmat_graph.nodes.seat import Flow, Node, Turn
+from cmat_graph.nodes.user import find_task
+from cmat_graph.types import Budget, Message
 
 
-def make_assistant(model: BaseChatModel, *, prompt: str, window_chars: int) -> Node:
-    """Build the node that drafts the next action."""
+def make_assistant(model: Speaker, *, prompt: Prompt, window_chars: int, budget: Budget | None) -> Node:
+    """Build the node that drafts the next action.
 
-    def assistant(state: CmatState, runtime: Runtime[RunContext]) -> CmatState:
-        rules = context_of(runtime).rules
-        fits = getattr(model, "context_chars", window_chars)  # a local model knows how little it can read
-        recent, left_out = window(state["trajectory"], max_chars=min(window_chars, fits - len(state["task"])))
-        messages = [system_message(prompt, rules), task_message(state, left_out=left_out), *recent]
-        draft, step_id = call_model(model, "assistant", messages, state, runtime)
-        turn: Message = {"role": "assistant", "content": draft}
-        return {"draft": draft, "step_id": step_id, "trajectory": [*state["trajectory"], turn]}
+    A graph in this seat keeps its own system prompt; it is shown the conversation, the task and this attempt's turns.
+    """
+
+    def assistant(turn: Turn) -> Flow:
+        loop, context = turn.loop, turn.context
+        fits = window_chars if model.context_chars is None else min(window_chars, model.context_chars)
+        recent, left_out = window(loop["trajectory"], max_chars=fits - len(loop["task"]))
+        earlier: list[AnyMessage] = turn.messages[: find_task(turn.messages)[1]]
+        messages: list[Message | AnyMessage] = [*earlier, task_message(loop, left_out=left_out), *recent]
+        if model.is_graph:
+            messages[len(earlier)] = task_message(loop, left_out=left_out, rules=context.rules)
+        elif earlier and isinstance(earlier[0], SystemMessage):  # the app's own system prompt goes on in ours
+            own = prompt.fill(context.rules, context.assistant_prompt)
+            messages[0] = {"role": "system", "content": f"{earlier[0].text}\n\n{own['content']}"}
+        else:
+            messages.insert(0, prompt.fill(context.rules, context.assistant_prompt))
+        reply = yield from ask(turn, "assistant", model, messages, budget)
+        return {
+            "cmat": {
+                "draft": reply.message,
+                "step": reply.step,
+                "trajectory": [*loop["trajectory"], reply.message],
+                "spent": turn.spent,
+            }
+        }
 
     return assistant

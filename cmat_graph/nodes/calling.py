@@ -1,70 +1,226 @@
-"""The one place where a node calls a model and records the call, and the texts it is called with."""
+"""The one place where a node calls a model, and the texts it is called with."""
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Mapping
+import uuid
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from importlib.resources import files
+from pathlib import Path
+from typing import Any
 
 from langchain_core.language_models import BaseChatModel
-from langgraph.runtime import Runtime
+from langchain_core.messages import (
+    AIMessage,
+    AnyMessage,
+    BaseMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+    convert_to_messages,
+)
+from langchain_core.runnables import Runnable
+from langgraph.pregel import Pregel
+from langgraph.pregel.protocol import PregelProtocol
 
-from cmat_graph.state import CmatState, RunContext, context_of
-from cmat_graph.types import Message
+from cmat_graph.errors import ConfigurationError
+from cmat_graph.nodes.seat import Call, Do, Turn
+from cmat_graph.state import Loop
+from cmat_graph.types import Budget, Message
+
+Prompts = Mapping[str, str | Path] | str | Path
+PROMPTED = ("user", "assistant", "checker", "reflect")
+REPLY_CHARS = 50_000
+"""Longest reply of a model that is kept."""
 
 
-def load_prompt(node: str, prompts: Mapping[str, str] | None = None) -> str:
-    """Return a node's system prompt: the caller's own, else the file that ships."""
-    if prompts and node in prompts:
-        return prompts[node]
-    return files("cmat_graph.nodes").joinpath("prompts", f"{node}.md").read_text(encoding="utf-8")
+class Prompt:
+    """A node's system prompt with its version: of the file that ships `name@N`, of your own a hash."""
+
+    def __init__(self, node: str, own: Prompts | None = None) -> None:
+        text = _own_prompt(node, own)
+        if text is None:
+            shipped = files("cmat_graph.nodes").joinpath("prompts", f"{node}.md").read_text(encoding="utf-8")
+            first, text = shipped.split("\n", 1)
+            self.version = first.removeprefix("<!-- ").removesuffix(" -->")
+        else:
+            self.version = f"{node}@{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        self.text = text
+
+    def fill(self, rules: str, instead: str = "") -> Message:
+        """Return the system message; `instead` is this run's own prompt, if any."""
+        return {"role": "system", "content": (instead or self.text).replace("{rules}", rules).strip()}
 
 
-def system_message(template: str, rules: str) -> Message:
-    """Fill a system prompt."""
-    return {"role": "system", "content": template.replace("{rules}", rules).strip()}
+class Speaker:
+    """Whoever speaks for a node: a chat model, or a whole graph with messages."""
+
+    def __init__(self, runnable: Runnable[Any, Any], *, tools: Sequence[Any] = (), label: str = "") -> None:
+        inner: Any = runnable
+        while hasattr(inner, "bound"):
+            inner = inner.bound
+        self.is_graph = isinstance(inner, PregelProtocol)
+        self.label = label or str(getattr(inner, "model_name", "") or getattr(inner, "model", "") or _kind(inner))
+        self.context_chars: int | None = getattr(inner, "context_chars", None)
+        if isinstance(runnable, Pregel) and runnable.checkpointer not in (None, False):
+            # Its own threads would hold every attempt's messages twice; ours holds them once.
+            runnable = runnable.copy({"checkpointer": None})
+        if tools and self.is_graph:
+            raise ConfigurationError("a graph brings its own tools; give `tools` only with a chat model")
+        self.runnable = _bind(runnable, tools) if tools else runnable
 
 
-def task_message(state: CmatState, *, left_out: int = 0) -> Message:
-    """Word the task with its lessons. Lessons are data: they stay out of the system prompt."""
-    content = state["task"]
-    if lessons := state.get("lessons"):
-        content += "\n\nLessons from earlier attempts:\n" + "\n".join(f"- {_one_line(lesson)}" for lesson in lessons)
+class Reply:
+    """What came back from a speaker."""
+
+    __slots__ = ("message", "step", "text")
+
+    def __init__(self, message: Message, step: str) -> None:
+        self.message, self.text, self.step = message, message["content"], step
+
+
+def ask(
+    turn: Turn, node: str, speaker: Speaker, messages: Sequence[Message | AnyMessage], budget: Budget | None
+) -> Generator[Call | Do, Any, Reply]:
+    """Call a speaker for a node and count what it used; the recorder sees the call by itself."""
+    given: list[BaseMessage] = [m if isinstance(m, BaseMessage) else to_langchain(m) for m in messages]
+    config, call = turn.config, ""
+    if turn.recorder is not None:
+        call = turn.recorder.new_call()
+        told = {"cmat_call": call, "cmat_node": node, "cmat_attempt": turn.loop.get("attempt", 1)}
+        config = {**config, "metadata": {**config.get("metadata", {}), **told}}
+    start = time.perf_counter()
+    result = yield Call(speaker.runnable, {"messages": given} if speaker.is_graph else given, config)
+    seconds = time.perf_counter() - start
+    replies = _graph_replies(result, len(given)) if speaker.is_graph else [result]
+    _spend(turn, speaker, replies, given, seconds, budget)
+    last = replies[-1] if replies else AIMessage("")
+    step = turn.recorder.key_of(call) if turn.recorder is not None else ""
+    return Reply(from_langchain(last), step)
+
+
+def to_langchain(message: Message) -> BaseMessage:
+    """Turn a message of the state into LangChain's."""
+    content = message["content"]
+    if message["role"] == "user":
+        return HumanMessage(content)
+    if message["role"] == "system":
+        return SystemMessage(content)
+    if message["role"] == "tool":
+        return ToolMessage(content, tool_call_id=message.get("tool_call_id", ""))
+    return AIMessage(content, tool_calls=[{**c, "type": "tool_call"} for c in message.get("tool_calls", ())])
+
+
+def from_langchain(reply: BaseMessage) -> Message:
+    """Turn a model's reply into a message of the state: its text, cut if endless, and its tool calls."""
+    text = str(reply.text)
+    if len(text) > REPLY_CHARS:
+        text = f"{text[:REPLY_CHARS]}\n[{len(text) - REPLY_CHARS} more characters were cut]"
+    message: Message = {"role": "assistant", "content": text}
+    if not isinstance(reply, AIMessage):
+        return message
+    if reply.tool_calls:
+        message["tool_calls"] = [
+            {"name": c["name"], "args": c["args"], "id": c["id"] or uuid.uuid4().hex} for c in reply.tool_calls
+        ]
+    if reply.invalid_tool_calls:
+        message["garbled"] = str(reply.invalid_tool_calls[0].get("name") or "a tool")
+    return message
+
+
+def task_message(loop: Loop, *, left_out: int = 0, rules: str = "") -> Message:
+    """Word the task with its lessons. Lessons are data, quoted line by line: they never enter the system prompt."""
+    content = f"{rules}\n\n{loop['task']}" if rules else loop["task"]
+    if brief := loop.get("brief"):
+        content += f"\n\nWhat counts as solved:\n{brief}"
+    if lessons := loop.get("lessons"):
+        content += "\n\nLessons from earlier attempts:\n" + quote(lessons)
     if left_out:
         content += f"\n\n[{left_out} earlier messages were left out]"
     return {"role": "user", "content": content}
 
 
-def transcript(state: CmatState) -> str:
+def quote(texts: Iterable[str]) -> str:
+    """Write each text as one quoted line."""
+    return "\n".join(f"> {' '.join(text.split())}" for text in texts)
+
+
+def transcript(loop: Loop) -> str:
     """Write out the task and this attempt's turns, for a node that judges them."""
-    return "\n".join(f"{turn['role']}: {turn['content']}" for turn in [task_message(state), *state["trajectory"]])
+    return "\n".join(f"{turn['role']}: {show(turn)}" for turn in [task_message(loop), *loop["trajectory"]])
 
 
-def call_model(
-    model: BaseChatModel, node: str, messages: list[Message], state: CmatState, runtime: Runtime[RunContext]
-) -> tuple[str, int]:
-    """Call a model for a node; return its text and the id of the recorded step (0 without a recorder)."""
-    start = time.perf_counter()
-    reply = model.invoke([(message["role"], message["content"]) for message in messages])
-    seconds = time.perf_counter() - start
-    text = str(reply.text)
-    recorder = context_of(runtime).recorder
-    if recorder is None:
-        return text, 0
-    usage = reply.usage_metadata
-    step_id = recorder.step(
-        node=node,
-        attempt=state.get("attempt", 1),
-        messages=messages,
-        completion=text,
-        input_tokens=usage["input_tokens"] if usage else 0,
-        output_tokens=usage["output_tokens"] if usage else 0,
-        seconds=seconds,
-        model=str(reply.response_metadata.get("model_name", "")) or model._llm_type,
-        adapter=str(reply.response_metadata.get("adapter", "")),
-    )
-    return text, step_id
+def show(message: Message) -> str:
+    """Write a turn as text, with the tools it calls."""
+    calls = [f"{c['name']}({', '.join(f'{k}={v!r}' for k, v in c['args'].items())})" for c in _calls(message)]
+    return "\n".join(filter(None, [message["content"], *calls]))
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+def _calls(message: Message) -> list[Any]:
+    return list(message.get("tool_calls", ()))
+
+
+def _own_prompt(node: str, own: Prompts | None) -> str | None:
+    if own is None:
+        return None
+    if isinstance(own, Mapping):
+        if unknown := set(own) - set(PROMPTED):
+            raise ConfigurationError(f"no node {sorted(unknown)[0]!r} has a prompt; known: {', '.join(PROMPTED)}")
+        given = own.get(node)
+        return given.read_text(encoding="utf-8") if isinstance(given, Path) else given
+    folder = Path(own)
+    if not folder.is_dir():
+        raise ConfigurationError(f"no folder of prompts at {folder}; give a folder, or a dict of texts by node")
+    file = folder / f"{node}.md"
+    return file.read_text(encoding="utf-8") if file.is_file() else None
+
+
+def _bind(model: Runnable[Any, Any], tools: Sequence[Any]) -> Runnable[Any, Any]:
+    try:
+        bound: Runnable[Any, Any] = model.bind_tools(list(tools))  # type: ignore[attr-defined]
+    except (NotImplementedError, AttributeError) as exc:
+        raise ConfigurationError(
+            f"{_kind(model)} cannot call tools; give a model that has bind_tools, or an environment to act in"
+        ) from exc
+    return bound
+
+
+def _graph_replies(result: Any, given: int) -> list[BaseMessage]:
+    """Return what a graph's model said in answer: the AI messages after those it was given."""
+    found = convert_to_messages(result.get("messages", [])) if isinstance(result, Mapping) else []
+    new = [message for message in found[given:] if isinstance(message, AIMessage)]
+    return list(new or [message for message in found if isinstance(message, AIMessage)][-1:])
+
+
+def _spend(
+    turn: Turn,
+    speaker: Speaker,
+    replies: Sequence[BaseMessage],
+    given: Sequence[BaseMessage],
+    seconds: float,
+    budget: Budget | None,
+) -> None:
+    tokens, cost = 0, 0.0
+    for reply in replies:
+        usage = getattr(reply, "usage_metadata", None)
+        read = usage["input_tokens"] if usage else sum(len(str(m.content)) for m in given) // 4
+        written = usage["output_tokens"] if usage else len(str(reply.content)) // 4
+        tokens += read + written
+        if budget is not None and budget.cost is not None:
+            name = str(reply.response_metadata.get("model_name", "")) or speaker.label
+            price = budget.prices.get(name) or budget.prices.get(speaker.label)
+            if price is None:
+                raise ConfigurationError(f"the cost budget has no price for {name!r}; add it to Budget(prices=...)")
+            cost += (read * price[0] + written * price[1]) / 1e6
+    spent = turn.spent
+    turn.spent = {
+        "calls": spent["calls"] + max(1, len(replies)),
+        "tokens": spent["tokens"] + tokens,
+        "seconds": spent["seconds"] + seconds,
+        "cost": spent["cost"] + cost,
+    }
+
+
+def _kind(model: Any) -> str:
+    return str(getattr(model, "_llm_type", "") or getattr(model, "name", "") or type(model).__name__)

@@ -1,36 +1,104 @@
-"""Execute: the only place where an action reaches the environment."""
+"""Execute: the only place where an action reaches the environment or a tool."""
 
 from __future__ import annotations
 
-from langgraph.runtime import Runtime
+import time
+from collections.abc import Generator
+from dataclasses import replace
+from typing import Any
 
-from cmat_graph.state import CmatState, Node, RunContext, context_of
-from cmat_graph.types import Observation
+from langgraph.store.base import BaseStore
+
+from cmat_graph.nodes.attempt import bring_to, name_of, of_environment, so_far
+from cmat_graph.nodes.seat import Call, Do, Flow, Node, Turn
+from cmat_graph.nodes.tools import Toolbox
+from cmat_graph.state import Loop
+from cmat_graph.types import Message, Observation
+
+IN_DOUBT = (
+    "It is not known whether this ran: the process was stopped while it did. It was not run again. "
+    "Look before you repeat it."
+)
 
 
-def make_execute() -> Node:
-    """Build the node that carries out the approved action."""
+def make_execute(toolbox: Toolbox | None, store: BaseStore | None) -> Node:
+    """Build the node that carries out the approved action.
 
-    def execute(state: CmatState, runtime: Runtime[RunContext]) -> CmatState:
-        context = context_of(runtime)
-        draft = state["draft"] or ""
-        seen = context.session.step(draft) if context.session is not None else Observation(text="", done=True)
-        if context.recorder is not None:
-            context.recorder.observation(state["step_id"], seen.text, error=seen.error)
-        change: CmatState = {
+    Args:
+        toolbox: Where tool calls go.
+        store: Remembers, where nothing is recorded, which tool calls were begun.
+
+    """
+
+    def execute(turn: Turn) -> Flow:
+        loop, draft = turn.loop, turn.loop["draft"]
+        assert draft is not None
+        start = time.perf_counter()
+        kind = "tools" if toolbox is not None and draft.get("tool_calls") else "session"
+        if kind == "tools":
+            assert toolbox is not None
+            first = yield from _is_first_time(turn, store)
+            if first:
+                seen, turns = yield from toolbox.run(turn, draft)
+            else:
+                seen, turns = toolbox.refuse(draft.get("tool_calls", []), IN_DOUBT)
+                seen = replace(seen, error=False)  # or the attempt would fail for it, and the next one repeat it
+        else:
+            seen = yield from _step(turn, draft["content"])
+            turns = [Message(role="user", content=seen.text)]
+        if turn.recorder is not None:
+            turn.recorder.observation(loop["step"], seen.text, error=seen.error)
+        action = name_of(draft) if kind == "tools" else draft["content"]
+        turn.emit("action", action=action, observation=seen.text, error=seen.error)
+        change: Loop = {
             "draft": None,
             "doubted": "",
             "revisions": 0,
-            "round": state["round"] + 1,
-            "done_so_far": [*state["done_so_far"], [draft, seen.text]],
+            "round": loop["round"] + 1,
+            "done_so_far": [*loop["done_so_far"], [action, seen.text, kind]],
             "observation": seen.text,
             "done": seen.done,
+            "flaw": seen.text if seen.error else loop["flaw"] if seen.done or loop["forced"] else "",
+            "spent": {**turn.spent, "seconds": turn.spent["seconds"] + time.perf_counter() - start},
         }
         if seen.done:
-            return {**change, "answer": draft.rsplit("Final Answer:", 1)[-1].strip()}
-        change["trajectory"] = [*state["trajectory"], {"role": "user", "content": seen.text}]
-        if seen.error:
-            return {**change, "flaw": seen.text}
-        return {**change, "flaw": state["flaw"] if state["forced"] else ""}
+            change["answer"] = draft["content"].rsplit("Final Answer:", 1)[-1].strip()
+        else:
+            change["trajectory"] = [*loop["trajectory"], *turns]
+        return {"cmat": change}
 
     return execute
+
+
+def _step(turn: Turn, action: str) -> Generator[Call | Do, Any, Observation]:
+    session = turn.context.session
+    if session is None:  # a forked run that was sent here: there is nothing to act on
+        return Observation(text="", done=True)
+    yield from bring_to(turn, so_far(turn.loop))
+    seen: Observation = yield Do(of_environment, session.step, action)
+    turn.context.played.append(action)
+    return seen
+
+
+def _is_first_time(turn: Turn, store: BaseStore | None) -> Generator[Call | Do, Any, bool]:
+    """Write down that this round's calls begin, before they do; False when they had begun in a run that was killed.
+
+    Only runs with checkpoints can come back here; a session needs none of this, since it is brought back by replay.
+    """
+    info = turn.runtime.execution_info
+    if info is None or info.thread_id is None:
+        return True
+    # LangGraph's task is the same one after a kill, and another one for whoever goes back in time on purpose.
+    place = f"{turn.loop['attempt']}.{turn.loop['round']}.{info.task_id[:8]}"
+    if turn.recorder is not None:
+        return bool((yield Do(turn.recorder.begin_action, place)))
+    memory = store or turn.runtime.store
+    return True if memory is None else bool((yield Do(_begin, memory, turn.loop["episode"], place)))
+
+
+def _begin(memory: BaseStore, episode: str, place: str) -> bool:
+    namespace = ("cmat", "actions", episode)
+    if memory.get(namespace, place) is not None:
+        return False
+    memory.put(namespace, place, {"begun": True}, index=False)
+    return True

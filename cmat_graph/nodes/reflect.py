@@ -1,62 +1,63 @@
-"""Reflect: turns a failed attempt into a lesson, for the next attempt and for long-term memory."""
+"""Reflect: turns what went wrong into a lesson, for the next attempt and for long-term memory."""
 
 from __future__ import annotations
 
-from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage
-from langgraph.runtime import Runtime
+from collections.abc import Generator
+from typing import Any
+
 from langgraph.store.base import BaseStore
 
 from cmat_graph.memory.reflections import remember
-from cmat_graph.nodes.calling import call_model, system_message, transcript
-from cmat_graph.state import CmatState, Node, RunContext, context_of
-from cmat_graph.types import Message, Reflection, StopReason
+from cmat_graph.nodes.attempt import Limits, add_lesson, finish, out_of, said
+from cmat_graph.nodes.calling import Prompt, Speaker, ask, transcript
+from cmat_graph.nodes.seat import Call, Do, Flow, Node, Turn
+from cmat_graph.state import Loop
+from cmat_graph.types import Message, Reflection
 
 MAX_LESSON_CHARS = 400
 
 
-def make_reflect(model: BaseChatModel | None, *, prompt: str, store: BaseStore | None, max_attempts: int) -> Node:
-    """Build the node that learns from a failed attempt.
+def make_reflect(model: Speaker | None, *, prompt: Prompt, store: BaseStore | None, limits: Limits) -> Node:
+    """Build the node that learns from an environment's error or a failed attempt.
 
     Args:
         model: Writes the lesson; without one the lesson is the verdict's own reason and hint.
         prompt: The model's system prompt.
         store: Long-term memory; without one, the store the graph was compiled with.
-        max_attempts: After this many the episode ends.
+        limits: What bounds the episode.
 
     """
 
-    def reflect(state: CmatState, runtime: Runtime[RunContext]) -> CmatState:
-        context = context_of(runtime)
-        lesson = _write(state, runtime) if model is not None else ""
-        verdict = state["verdict"]
+    def reflect(turn: Turn) -> Flow:
+        loop = turn.loop
+        verdict = loop["verdict"]
+        lesson = (yield from _write(turn)) if model is not None else ""
         # Without a model only what was noticed about the action itself is worth another task's attention.
-        earned = bool(lesson) or state["flaw"] != verdict["reason"] or verdict["decision"] == "revise"
-        lesson = lesson or f"{state['flaw']} {verdict['hint']}".strip()
-        reflection = Reflection(text=lesson, task=state["task"], env=context.env, attempt=state["attempt"])
-        if context.recorder is not None:
-            context.recorder.reflection(reflection)
-        memory = store or runtime.store
-        if memory is not None and earned and not context.freeze_memory:
-            remember(memory, reflection)
-        change: CmatState = {"lessons": list(dict.fromkeys([*state["lessons"], lesson]))[-3:]}
-        if state["attempt"] < max_attempts:
-            return change
-        rejected = verdict["decision"] == "reject" and verdict["phase"] == "before"
-        stopped: StopReason = "rejected" if rejected else "attempts"
-        return {**change, "stopped": stopped, "messages": [AIMessage(state["answer"])]}
+        earned = bool(lesson) or loop["flaw"] != verdict["reason"] or verdict["decision"] == "revise"
+        lesson = lesson or f"{loop['flaw']} {verdict['hint']}".strip()
+        reflection = Reflection(text=lesson, task=loop["task"], env=turn.context.env, attempt=loop["attempt"])
+        if turn.recorder is not None:
+            turn.recorder.reflection(reflection)
+        memory = store or turn.runtime.store
+        if memory is not None and earned and not turn.context.freeze_memory:
+            yield Do(remember, memory, reflection)
+        turn.emit("lesson", lesson=lesson)
+        change: Loop = {"lessons": add_lesson(loop["lessons"], lesson), "spent": turn.spent}
+        if loop["stopped"] != "running":
+            return {"cmat": {**change, "next": "__end__"}}
+        if stopped := out_of(turn, limits.budget):
+            return (yield from finish(turn, stopped, change))
+        return {"cmat": {**change, "next": "retry" if loop["done"] else "assistant"}}
 
-    def _write(state: CmatState, runtime: Runtime[RunContext]) -> str:
+    def _write(turn: Turn) -> Generator[Call | Do, Any, str]:
         assert model is not None
-        verdict = state["verdict"]
+        verdict = turn.loop["verdict"]
+        why = f"The attempt failed: {said(verdict)}" if turn.loop["done"] else f"This failed: {turn.loop['flaw']}"
         messages: list[Message] = [
-            system_message(prompt, context_of(runtime).rules),
-            {
-                "role": "user",
-                "content": f"{transcript(state)}\n\nThe attempt failed: {verdict['reason']} {verdict['hint']}\nLesson:",
-            },
+            prompt.fill(turn.context.rules, turn.context.reflect_prompt),
+            {"role": "user", "content": f"{transcript(turn.loop)}\n\n{why}\nLesson:"},
         ]
-        reply, _ = call_model(model, "reflect", messages, state, runtime)
-        return " ".join(reply.split())[:MAX_LESSON_CHARS]
+        reply = yield from ask(turn, "reflect", model, messages, limits.budget)
+        return " ".join(reply.text.split())[:MAX_LESSON_CHARS]
 
     return reflect

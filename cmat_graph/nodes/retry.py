@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from langgraph.runtime import Runtime
-
-from cmat_graph.nodes.user import begin_attempt
-from cmat_graph.state import CmatState, Node, RunContext, context_of
+from cmat_graph.nodes.attempt import begin_attempt, bring_to
+from cmat_graph.nodes.seat import Flow, Node, Turn
 
 
 def make_retry() -> Node:
     """Build the node that starts the next attempt."""
 
-    def retry(state: CmatState, runtime: Runtime[RunContext]) -> CmatState:
-        session = context_of(runtime).session
-        if session is not None:
-            session.reset()
-        return begin_attempt(state["attempt"] + 1)
+    def retry(turn: Turn) -> Flow:
+        number = turn.loop["attempt"] + 1
+        yield from bring_to(turn, [], afresh=True)
+        turn.loop = {**turn.loop, "attempt": number}
+        turn.emit("attempt", lessons=turn.loop["lessons"])
+        return {"cmat": begin_attempt(number)}
 
     return retry

@@ -1,52 +1,107 @@
-"""The User: states the task, recalls what is known about tasks like it, and never solves."""
+"""The User: states the task, assigns the roles, recalls what is known about tasks like it, and never solves."""
 
 from __future__ import annotations
 
-from langchain_core.messages import HumanMessage
-from langgraph.runtime import Runtime
+import uuid
+from collections.abc import Generator, Mapping
+from typing import Any
+
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langgraph.store.base import BaseStore
+from pydantic import BaseModel, Field
 
 from cmat_graph.errors import ConfigurationError
 from cmat_graph.memory.reflections import recall
-from cmat_graph.state import CmatState, Node, RunContext, context_of
+from cmat_graph.nodes.approve import ask_person
+from cmat_graph.nodes.attempt import begin_attempt, bring_to
+from cmat_graph.nodes.calling import Prompt, Speaker, ask
+from cmat_graph.nodes.seat import Call, Do, Flow, Node, Turn
+from cmat_graph.state import Loop
+from cmat_graph.types import Budget
+
+BRIEF_CHARS = 600
 
 
-def make_user(store: BaseStore | None = None) -> Node:
-    """Build the node that opens an episode."""
+class TaskEntry(BaseModel):
+    """What a person answers when the graph asks for the task."""
 
-    def user(state: CmatState, runtime: Runtime[RunContext]) -> CmatState:
-        context = context_of(runtime)
-        task = _read_task(state)
-        memory = store or runtime.store
-        lessons = recall(memory, env=context.env, node="assistant", task=task) if memory else []
-        if context.session is not None:
-            context.session.reset()
-        return {"task": task, "lessons": lessons, **begin_attempt(1), "stopped": "running"}
+    task: str = Field(min_length=1, description="What the assistant should do.")
+
+
+def make_user(
+    model: Speaker | None,
+    *,
+    prompt: Prompt,
+    store: BaseStore | None,
+    roles: Mapping[str, str],
+    human: bool,
+    budget: Budget | None,
+) -> Node:
+    """Build the node that opens an episode.
+
+    Args:
+        model: Says what counts as solved; without one the task stands as it is.
+        prompt: The model's system prompt.
+        store: Long-term memory; without one, the store the graph was compiled with.
+        roles: Which model plays which role; recorded with the episode.
+        human: Ask a person for the task when there is none.
+        budget: Prices of the model's calls.
+
+    """
+
+    def user(turn: Turn) -> Flow:
+        task, _ = find_task(turn.messages)
+        if not task and not human:
+            raise ConfigurationError('no task: invoke the graph with {"messages": [("user", "the task")]}')
+        asked = human and (not task or _is_answered(turn, task))
+        if asked:
+            task = ask_person(turn, {"kind": "task", "question": "What is the task?"}, TaskEntry).task
+        memory = store or turn.runtime.store
+        lessons: list[str] = (yield Do(_recall, memory, turn.context.env, task)) if memory is not None else []
+        yield from bring_to(turn, [], afresh=True)
+        turn.spent = {"calls": 0, "tokens": 0, "seconds": 0.0, "cost": 0.0}
+        brief = (yield from _brief(turn, task)) if model is not None else ""
+        episode = turn.recorder.episode_id if turn.recorder is not None else uuid.uuid4().hex
+        if turn.recorder is not None:
+            turn.recorder.assign(task=task, roles=dict(roles))
+        turn.emit("task", episode=episode, roles=dict(roles), lessons=lessons)
+        opened: Loop = {
+            "episode": episode,
+            "task": task,
+            "brief": brief,
+            "roles": dict(roles),
+            "lessons": lessons,
+            **begin_attempt(1),
+            "tried": [],
+            "unreadable": 0,
+            "best": None,
+            "spent": turn.spent,
+            "stopped": "running",
+            "error": "",
+        }
+        return {"cmat": opened, "messages": [HumanMessage(task)]} if asked else {"cmat": opened}
+
+    def _brief(turn: Turn, task: str) -> Generator[Call | Do, Any, str]:
+        assert model is not None
+        system = prompt.fill(turn.context.rules)
+        reply = yield from ask(turn, "user", model, [system, {"role": "user", "content": task}], budget)
+        return " ".join(reply.text.split())[:BRIEF_CHARS]
 
     return user
 
 
-def begin_attempt(number: int) -> CmatState:
-    """Return the state in which an attempt starts."""
-    return {
-        "attempt": number,
-        "trajectory": [],
-        "round": 0,
-        "revisions": 0,
-        "draft": None,
-        "forced": False,
-        "step_id": 0,
-        "doubted": "",
-        "flaw": "",
-        "done_so_far": [],
-        "observation": "",
-        "done": False,
-        "answer": "",
-    }
+def find_task(messages: list[AnyMessage]) -> tuple[str, int]:
+    """Return the last human message's text and its place."""
+    for at in range(len(messages) - 1, -1, -1):
+        if isinstance(messages[at], HumanMessage):
+            return str(messages[at].text), at
+    return "", len(messages)
 
 
-def _read_task(state: CmatState) -> str:
-    for message in reversed(state.get("messages", [])):
-        if isinstance(message, HumanMessage):
-            return str(message.text)
-    raise ConfigurationError('no task: invoke the graph with {"messages": [("user", "the task")]}')
+def _is_answered(turn: Turn, task: str) -> bool:
+    """Tell whether the last episode of this thread was about this task and nothing was said since."""
+    return turn.loop.get("task") == task and isinstance(turn.messages[-1], AIMessage)
+
+
+def _recall(memory: BaseStore, env: str, task: str) -> list[str]:
+    return recall(memory, env=env, node="assistant", task=task)

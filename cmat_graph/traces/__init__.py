@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from cmat_graph.traces.base import TraceStore
+from cmat_graph.traces.handler import TraceHandler
 from cmat_graph.traces.recorder import Recorder
+from cmat_graph.traces.redact import Redactor
 from cmat_graph.traces.sql import SQLTraceStore
 
-__all__ = ["Recorder", "SQLTraceStore", "TraceStore"]
+__all__ = ["Recorder", "Redactor", "SQLTraceStore", "TraceHandler", "TraceStore"]

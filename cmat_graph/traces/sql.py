@@ -1,12 +1,15 @@
 """Traces in any SQL database through SQLAlchemy; SQLite needs nothing but a path.
 
-Every step is committed when it is recorded, so a killed process loses at most the call in flight.
+A thread writes what was recorded, within milliseconds; a killed process loses at most those, and the call in flight.
 """
 
 from __future__ import annotations
 
+import atexit
+import threading
+import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,9 +17,36 @@ import sqlalchemy as sa
 
 from cmat_graph.errors import TraceStoreError
 from cmat_graph.traces import tables
+from cmat_graph.traces.redact import Redactor
+from cmat_graph.traces.writer import Writer
 from cmat_graph.types import Episode, Reflection, Step, StopReason, Task, Verdict
 
 _PAGE = 200
+_FIELDS = tuple(Step.__dataclass_fields__)
+_STEP = tables.steps.insert()
+_LESSON = tables.reflections.insert()
+
+
+def _update(table: sa.Table, key: sa.Column[Any], *names: str) -> sa.Update:
+    """Make an update of these columns; prepared once, since building one costs more than writing a row."""
+    return table.update().where(key == sa.bindparam("_key")).values({n: sa.bindparam(f"_{n}") for n in names})
+
+
+def _insert_once(table: sa.Table, *names: str) -> sa.Insert:
+    """Make an insert that leaves a row alone which is there already."""
+    values = [sa.bindparam(f"_{name}", type_=table.c[name].type) for name in names]
+    there = sa.exists().where(table.c.id == sa.bindparam("_id", type_=table.c.id.type))
+    return table.insert().from_select(names, sa.select(*values).where(~there))
+
+
+_BEGUN = ("id", "env", "run", "task_id", "split", "category", "prompt", "settings", "started")
+_START = _insert_once(tables.episodes, *_BEGUN)
+_BEFORE = _update(tables.steps, tables.steps.c.key, "before")
+_AFTER = _update(tables.steps, tables.steps.c.key, "after")
+_SEEN = _update(tables.steps, tables.steps.c.key, "observation", "observation_error")
+_ROLES = _update(tables.episodes, tables.episodes.c.id, "roles")
+_TASK = _update(tables.episodes, tables.episodes.c.id, "prompt").where(tables.episodes.c.prompt == "")
+_END = _update(tables.episodes, tables.episodes.c.id, "reward", "stopped", "attempts", "answer", "error", "finished")
 
 
 class SQLTraceStore:
@@ -24,6 +54,7 @@ class SQLTraceStore:
 
     Args:
         url: A SQLAlchemy URL such as `sqlite:///traces.db` or `postgresql://user@host/name`.
+        redact: What must not be stored; by default keys, tokens and passwords in URLs.
 
     Raises:
         TraceStoreError: The database cannot be opened; the message names the fix.
@@ -35,11 +66,12 @@ class SQLTraceStore:
 
     """
 
-    def __init__(self, url: str = "sqlite:///traces.db") -> None:
+    def __init__(self, url: str = "sqlite:///traces.db", *, redact: Redactor | None = None) -> None:
         try:
             target = sa.make_url(url)
             options: dict[str, Any] = {}
-            if target.get_backend_name() == "sqlite" and target.database in (None, "", ":memory:"):
+            alone = target.get_backend_name() == "sqlite" and target.database in (None, "", ":memory:")
+            if alone:
                 options = {"poolclass": sa.StaticPool, "connect_args": {"check_same_thread": False}}
             self._engine = sa.create_engine(target, **options)
         except (sa.exc.SQLAlchemyError, ImportError) as exc:
@@ -48,62 +80,104 @@ class SQLTraceStore:
         """The URL without its password."""
         if target.get_backend_name() == "sqlite":
             sa.event.listen(self._engine, "connect", _set_pragmas)
+        self._turn: Any = threading.RLock() if alone else nullcontext()  # in memory there is one connection for all
+        redactor = redact or Redactor()
+        self._writer = Writer(self._engine, guard=self._turn, clean=redactor.value)
         with self._guard("open"):
             tables.metadata.create_all(self._engine)
             self._check_version()
+        atexit.register(_flush_last, weakref.ref(self))
+
+    @property
+    def dropped(self) -> int:
+        """Rows that could not be written; `why_dropped` tells why."""
+        return self._writer.dropped
+
+    @property
+    def why_dropped(self) -> str:
+        """Why the first row that was dropped could not be written."""
+        return self._writer.why
+
+    def flush(self) -> None:
+        """Wait until everything is written."""
+        self._writer.flush()
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Write what waits and give the connections back."""
+        self._writer.close()
         self._engine.dispose()
 
     def start_episode(self, episode_id: str, *, env: str, task: Task, run: str, settings: dict[str, Any]) -> None:
-        """Write that an episode began."""
+        """Write that an episode began, unless that is written already."""
         row = {
-            "id": episode_id,
-            "env": env,
-            "run": run,
-            "task_id": task.id,
-            "split": task.split,
-            "category": task.category,
-            "prompt": task.prompt,
-            "settings": settings,
+            "_id": episode_id,
+            "_env": env,
+            "_run": run,
+            "_task_id": task.id[:200],
+            "_split": task.split,
+            "_category": task.category,
+            "_prompt": task.prompt,
+            "_settings": settings,
+            "_started": datetime.now(UTC),
         }
-        self._write(tables.episodes.insert().values(row))
+        self._writer.put(_START, row)
 
-    def record_step(self, episode_id: str, step: Step) -> int:
-        """Write one model call; return its id."""
-        values = {name: getattr(step, name) for name in step.__dataclass_fields__}
-        return self._write(tables.steps.insert().values(episode_id=episode_id, **values))
+    def assign_roles(self, episode_id: str, *, task: str, roles: dict[str, str]) -> None:
+        """Add which model plays which role, and the task's text where the episode began without one."""
+        self._writer.put(_ROLES, {"_key": episode_id, "_roles": roles})
+        self._writer.put(_TASK, {"_key": episode_id, "_prompt": task})
+
+    def record_step(self, episode_id: str, step: Step) -> None:
+        """Write one model call under its key."""
+        row = {name: getattr(step, name) for name in _FIELDS}
+        self._writer.put(_STEP, {**row, "episode_id": episode_id, "created": datetime.now(UTC)})
 
     def judge_step(
-        self, step_id: int, *, verdict: Verdict | None = None, observation: str | None = None, error: bool = False
+        self, key: str, *, verdict: Verdict | None = None, observation: str | None = None, error: bool = False
     ) -> None:
         """Add what became of a step: its verdict, or what the environment answered."""
-        values: dict[str, Any] = {}
         if verdict is not None:
-            values[verdict["phase"]] = verdict
+            phase = verdict["phase"]
+            self._writer.put(_BEFORE if phase == "before" else _AFTER, {"_key": key, f"_{phase}": verdict})
         if observation is not None:
-            values |= {"observation": observation, "observation_error": error}
-        self._write(tables.steps.update().where(tables.steps.c.id == step_id).values(values))
+            self._writer.put(_SEEN, {"_key": key, "_observation": observation, "_observation_error": error})
 
     def record_reflection(self, episode_id: str, reflection: Reflection) -> None:
         """Write one lesson."""
-        values = {"node": reflection.node, "attempt": reflection.attempt, "text": reflection.text}
-        self._write(tables.reflections.insert().values(episode_id=episode_id, **values))
+        row = {"node": reflection.node, "attempt": reflection.attempt, "text": reflection.text}
+        self._writer.put(_LESSON, {**row, "episode_id": episode_id})
+
+    def begin_action(self, episode_id: str, place: str) -> bool:
+        """Write, and wait until it is written, that an action begins; False when it had begun before."""
+        try:
+            with self._turn, self._engine.begin() as connection:
+                connection.execute(tables.actions.insert(), {"episode_id": episode_id, "place": place})
+        except sa.exc.IntegrityError:
+            return False
+        except sa.exc.SQLAlchemyError as exc:
+            self._writer.drop(1, exc)
+        return True
+
+    def count_steps(self, episode_id: str) -> int:
+        """Return how many steps an episode has."""
+        query = sa.select(sa.func.count()).where(tables.steps.c.episode_id == episode_id)
+        with self._reading() as connection:
+            return int(connection.scalar(query) or 0)
 
     def finish_episode(
         self, episode_id: str, *, reward: float | None, stopped: StopReason, attempts: int, answer: str, error: str
     ) -> None:
         """Write how an episode ended."""
-        values = {
-            "reward": reward,
-            "stopped": stopped,
-            "attempts": attempts,
-            "answer": answer,
-            "error": error,
-            "finished": datetime.now(UTC),
+        row = {
+            "_key": episode_id,
+            "_reward": reward,
+            "_stopped": stopped,
+            "_attempts": attempts,
+            "_answer": answer,
+            "_error": error,
+            "_finished": datetime.now(UTC),
         }
-        self._write(tables.episodes.update().where(tables.episodes.c.id == episode_id).values(values))
+        self._writer.put(_END, row)
 
     def episodes(
         self, *, run: str | None = None, env: str | None = None, split: str | None = None, solved: bool | None = None
@@ -118,7 +192,7 @@ class SQLTraceStore:
             query = query.where(
                 sa.func.coalesce(table.c.reward, 0.0) >= 1.0 if solved else sa.func.coalesce(table.c.reward, 0.0) < 1.0
             )
-        with self._guard("read"), self._engine.connect() as connection:
+        with self._reading() as connection:
             ids = list(connection.scalars(query))
         for start in range(0, len(ids), _PAGE):
             yield from self._read_page(ids[start : start + _PAGE])
@@ -149,17 +223,19 @@ class SQLTraceStore:
             .group_by(episode.c.run, episode.c.env)
             .order_by(sa.func.min(episode.c.started))
         )
-        with self._guard("read"), self._engine.connect() as connection:
+        with self._reading() as connection:
             return [dict(row._mapping) for row in connection.execute(query)]
 
     # -- below: how rows become records -------------------------------------------------------------------------
 
     def _read_page(self, ids: list[str]) -> Iterator[Episode]:
-        with self._guard("read"), self._engine.connect() as connection:
+        with self._reading() as connection:
             found = {row.id: row for row in connection.execute(_of(tables.episodes, tables.episodes.c.id, ids))}
             steps: dict[str, list[Step]] = {}
             for row in connection.execute(_of(tables.steps, tables.steps.c.episode_id, ids)):
-                values = {name: row._mapping[name] for name in Step.__dataclass_fields__}
+                values = {name: row._mapping[name] for name in _FIELDS}
+                for name, empty in (("key", ""), ("tool_calls", []), ("tools", [])):  # rows of schema 1 have none
+                    values[name] = values[name] or empty
                 steps.setdefault(row.episode_id, []).append(Step(**values))
             lessons: dict[str, list[Any]] = {}
             for row in connection.execute(_of(tables.reflections, tables.reflections.c.episode_id, ids)):
@@ -183,13 +259,14 @@ class SQLTraceStore:
                     for r in lessons.get(row.id, [])
                 ],
                 settings=row.settings,
+                roles=row.roles or {},
             )
 
-    def _write(self, statement: sa.Executable) -> int:
-        with self._guard("write"), self._engine.begin() as connection:
-            result = connection.execute(statement)
-            key = result.inserted_primary_key if result.is_insert else None  # type: ignore[attr-defined]
-            return key[0] if key and isinstance(key[0], int) else 0
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        self.flush()
+        with self._guard("read"), self._turn, self._engine.connect() as connection:
+            yield connection
 
     def _check_version(self) -> None:
         with self._engine.begin() as connection:
@@ -200,6 +277,18 @@ class SQLTraceStore:
                 raise TraceStoreError(
                     f"{self.url} was written by a newer cmat-graph (schema {version}); upgrade this one"
                 )
+            elif version < tables.SCHEMA_VERSION:
+                self._upgrade(connection, version)
+
+    def _upgrade(self, connection: sa.Connection, version: int) -> None:
+        quote = self._engine.dialect.identifier_preparer
+        for newer in range(version + 1, tables.SCHEMA_VERSION + 1):
+            for column in tables.ADDED[newer]:
+                name, kind = quote.format_column(column), column.type.compile(self._engine.dialect)
+                connection.execute(sa.text(f"ALTER TABLE {quote.format_table(column.table)} ADD COLUMN {name} {kind}"))
+        for index in tables.steps.indexes:
+            index.create(connection, checkfirst=True)
+        connection.execute(tables.meta.update().values(schema_version=tables.SCHEMA_VERSION))
 
     @contextmanager
     def _guard(self, doing: str) -> Iterator[None]:
@@ -214,7 +303,17 @@ class SQLTraceStore:
 
 
 def _of(table: sa.Table, column: sa.Column[Any], ids: list[str]) -> sa.Select[Any]:
-    return sa.select(table).where(column.in_(ids)).order_by(table.c.id)
+    return sa.select(table).where(column.in_(ids)).order_by(*_order(table))
+
+
+def _order(table: sa.Table) -> list[sa.Column[Any]]:
+    return [table.c["index"], table.c.id] if "index" in table.c else [table.c.id]
+
+
+def _flush_last(store: weakref.ref[SQLTraceStore]) -> None:
+    """Write what still waits when the process ends."""
+    if (alive := store()) is not None:
+        alive.flush()
 
 
 def _set_pragmas(connection: Any, _: Any) -> None:

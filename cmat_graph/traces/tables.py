@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Instant(sa.TypeDecorator[datetime]):
@@ -47,18 +47,22 @@ episodes = sa.Table(
     sa.Column("answer", sa.Text, nullable=False, default=""),
     sa.Column("error", sa.Text, nullable=False, default=""),
     sa.Column("settings", sa.JSON, nullable=False, default=dict),
+    sa.Column("roles", sa.JSON),
 )
 
 steps = sa.Table(
     "steps",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("key", sa.String(32), index=True),
     sa.Column("episode_id", sa.ForeignKey("episodes.id", ondelete="CASCADE"), nullable=False, index=True),
     sa.Column("index", sa.Integer, nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False),
     sa.Column("node", sa.String(50), nullable=False),
     sa.Column("messages", sa.JSON, nullable=False),
     sa.Column("completion", sa.Text, nullable=False),
+    sa.Column("tool_calls", sa.JSON),
+    sa.Column("tools", sa.JSON),
     sa.Column("before", sa.JSON(none_as_null=True)),
     sa.Column("after", sa.JSON(none_as_null=True)),
     sa.Column("observation", sa.Text),
@@ -81,3 +85,15 @@ reflections = sa.Table(
     sa.Column("text", sa.Text, nullable=False),
     sa.Column("created", Instant, nullable=False, default=_now),
 )
+
+actions = sa.Table(
+    "actions",
+    metadata,
+    sa.Column("episode_id", sa.String(36), primary_key=True),
+    sa.Column("place", sa.String(20), primary_key=True),
+    sa.Column("begun", Instant, nullable=False, default=_now),
+)
+"""Tool calls that were begun, by attempt and round: what a run that was killed must not begin again."""
+
+ADDED = {2: (episodes.c.roles, steps.c.key, steps.c.tool_calls, steps.c.tools)}
+"""Columns that each schema version brought, for databases written before."""

@@ -213,3 +213,14 @@ def test_the_demo_runs_twice_in_one_folder(call, monkeypatch):
         assert [arm["n"] for arm in json.loads(out)["arms"]] == [2, 2, 2, 2]
         assert "Try next" in err
     assert {p.name for p in Path("cmat-demo").iterdir()} >= {"traces.db", "reflections", "adapters", "evaluation.json"}
+
+
+def test_prompts_are_shown_and_copied_out_to_be_changed(call, tmp_path):
+    code, out, _ = call("prompts", "checker", "--json")
+    shown = json.loads(out)
+    assert (code, shown["node"], shown["version"]) == (0, "checker", "checker@2")
+    assert call("prompts", "--export", "mine")[0] == 0
+    assert (tmp_path / "mine" / "checker.md").read_text() == shown["text"]
+    code, _, err = call("prompts", "--export", "mine")
+    assert code == 1
+    assert "is there already" in err

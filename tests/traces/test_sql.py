@@ -2,30 +2,59 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
+import time
+import uuid
+from contextlib import closing
 
 import pytest
 import sqlalchemy as sa
+from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.outputs import ChatGeneration, LLMResult
 
+from cmat_graph import create_cmat_graph
 from cmat_graph.errors import TraceStoreError
-from cmat_graph.traces import Recorder, SQLTraceStore
+from cmat_graph.nodes.attempt import judgement
+from cmat_graph.testing import ScriptedChatModel
+from cmat_graph.traces import Recorder, SQLTraceStore, TraceHandler
 from cmat_graph.types import Reflection, Task
 
+SCHEMA_1 = """
+CREATE TABLE cmat_meta (schema_version INTEGER NOT NULL);
+INSERT INTO cmat_meta VALUES (1);
+CREATE TABLE episodes (id VARCHAR(36) PRIMARY KEY, run VARCHAR(200) NOT NULL, env VARCHAR(100) NOT NULL,
+  task_id VARCHAR(200) NOT NULL, split VARCHAR(50) NOT NULL, category VARCHAR(100) NOT NULL, prompt TEXT NOT NULL,
+  started DATETIME NOT NULL, finished DATETIME, reward FLOAT, stopped VARCHAR(20) NOT NULL, attempts INTEGER NOT NULL,
+  answer TEXT NOT NULL, error TEXT NOT NULL, settings JSON NOT NULL);
+CREATE TABLE steps (id INTEGER PRIMARY KEY, episode_id VARCHAR(36) NOT NULL REFERENCES episodes (id) ON DELETE CASCADE,
+  "index" INTEGER NOT NULL, attempt INTEGER NOT NULL, node VARCHAR(50) NOT NULL, messages JSON NOT NULL,
+  completion TEXT NOT NULL, "before" JSON, "after" JSON, observation TEXT, observation_error BOOLEAN NOT NULL,
+  input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL, seconds FLOAT NOT NULL, model VARCHAR(200) NOT NULL,
+  adapter VARCHAR(200) NOT NULL, created DATETIME NOT NULL);
+CREATE TABLE reflections (id INTEGER PRIMARY KEY, episode_id VARCHAR(36) NOT NULL, node VARCHAR(50) NOT NULL,
+  attempt INTEGER NOT NULL, text TEXT NOT NULL, created DATETIME NOT NULL);
+INSERT INTO episodes VALUES ('a', '', 'e', '1', '', '', '?', '2026-01-01 00:00:00.000000', NULL, 1.0, 'passed', 1, '',
+  '', '{}');
+INSERT INTO steps VALUES (1, 'a', 0, 1, 'assistant', '[]', 'Done.', NULL, NULL, NULL, 0, 0, 0, 0.0, '', '',
+  '2026-01-01 00:00:00.000000');
+"""
 TASK = Task(id="t1", prompt="Do it.", split="train", category="UPDATE")
 
 
 def record(traces, *, reward=1.0, run=""):
+    """Play one step as callbacks and nodes tell it."""
     recorder = Recorder(traces, env="database", task=TASK, run=run)
-    step = recorder.step(
-        node="assistant",
-        attempt=1,
-        messages=[{"role": "user", "content": "Dö it ☃"}],
-        completion="Done.",
-        input_tokens=3,
-    )
-    recorder.verdict(step, {"phase": "before", "decision": "approve", "reason": "", "hint": "", "source": "probes"})
+    call = uuid.uuid4()
+    told = {"langgraph_node": "assistant", "cmat_attempt": 1, "cmat_call": "c"}
+    recorder.on_chat_model_start({}, [[HumanMessage("Dö it ☃")]], run_id=call, metadata=told)
+    usage = {"input_tokens": 3, "output_tokens": 0, "total_tokens": 3}
+    reply = ChatGeneration(message=AIMessage("Done.", usage_metadata=usage))
+    recorder.on_llm_end(LLMResult(generations=[[reply]]), run_id=call)
+    step = recorder.key_of("c")
+    recorder.verdict(step, judgement("before", "approve", source="probes"))
     recorder.observation(step, "OK", error=False)
     recorder.reflection(Reflection(text="Look first.", task=TASK.prompt))
     recorder.finish(reward=reward, stopped="passed", attempts=1, answer="yes")
@@ -84,36 +113,85 @@ def test_traces_of_a_newer_version_are_refused(tmp_path):
         SQLTraceStore(url)
 
 
-def test_a_full_disk_is_named_and_loses_nothing(traces):
+def test_a_full_disk_is_named_and_loses_nothing_written_before(traces):
     record(traces)
     with traces._engine.connect() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
     sa.event.listen(traces._engine, "connect", lambda c, _: c.execute(f"PRAGMA max_page_count={pages + 2}"))
     traces._engine.dispose()
-    with pytest.raises(TraceStoreError, match="free some disk space"):
-        all(record(traces) for _ in range(1000))
+    for _ in range(300):
+        record(traces)
+    traces.flush()
+    assert traces.dropped > 0
+    assert "full" in traces.why_dropped
     assert next(iter(traces.episodes())).solved
 
 
-def test_a_killed_process_loses_no_finished_step(tmp_path):
+def test_a_killed_process_loses_no_finished_episode(tmp_path):
     url = f"sqlite:///{tmp_path / 't.db'}"
     code = textwrap.dedent(f"""
-        from cmat_graph.traces import Recorder, SQLTraceStore
-        from cmat_graph.types import Task
-        recorder = Recorder(SQLTraceStore({url!r}), env="e", task=Task(id="1", prompt="?"))
+        from cmat_graph import create_cmat_graph, run_episode
+        from cmat_graph.envs import load_env
+        from cmat_graph.models import ExpertChatModel
+        from cmat_graph.traces import SQLTraceStore
+        env, traces = load_env("database", size=8), SQLTraceStore({url!r})
+        graph = create_cmat_graph(ExpertChatModel(demonstrations=env.demonstrations())).compile()
         for i in range(10**6):
-            recorder.step(node="assistant", attempt=1, messages=[], completion=str(i))
+            run_episode(graph, env.tasks()[i % 8], env=env, traces=traces)
             print(i, flush=True)
     """)
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     for line in process.stdout:
-        if line.strip() == "50":
+        if line.strip() == "20":
             os.kill(process.pid, signal.SIGKILL)
             break
     process.wait()
-    (episode,) = SQLTraceStore(url).episodes()
-    assert [s.completion for s in episode.steps[:51]] == [str(i) for i in range(51)]
-    assert episode.stopped == "running"
+    played = list(SQLTraceStore(url).episodes())
+    assert [e.reward for e in played[:21]] == [1.0] * 21
+    assert all(step.observation is not None for e in played[:21] for step in e.steps)
+
+
+def test_what_is_recorded_is_written_within_moments(tmp_path):
+    url = f"sqlite:///{tmp_path / 't.db'}"
+    record(SQLTraceStore(url))
+    time.sleep(1.0)
+    with closing(sqlite3.connect(tmp_path / "t.db")) as other:
+        assert other.execute("SELECT stopped FROM episodes").fetchall() == [("passed",)]
+
+
+def test_a_broken_database_breaks_no_answer_and_counts_what_it_dropped(traces, caplog):
+    with traces._engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE steps")
+    graph = create_cmat_graph(ScriptedChatModel(replies=["Four."])).compile()
+    handler = TraceHandler(traces)
+    result = graph.invoke({"messages": [("user", "2 + 2?")]}, {"callbacks": [handler]})
+    traces.flush()
+    assert result["messages"][-1].text == "Four."
+    assert traces.dropped >= 1
+    assert "no such table" in traces.why_dropped
+    assert "traces are being dropped" in caplog.text
+
+
+def test_traces_of_the_first_schema_are_read_and_written_on(tmp_path):
+    """A database as version 0.1.0's first schema made it."""
+    old = sqlite3.connect(tmp_path / "t.db")
+    old.executescript(SCHEMA_1)
+    old.close()
+    traces = SQLTraceStore(f"sqlite:///{tmp_path / 't.db'}")
+    record(traces)
+    first, second = traces.episodes()
+    assert (first.steps[0].completion, first.steps[0].tool_calls, first.roles) == ("Done.", [], {})
+    assert second.steps[0].observation == "OK"
+    traces.close()
+    assert len(list(SQLTraceStore(traces.url).episodes())) == 2
+
+
+def test_secrets_are_not_stored(traces):
+    recorder = Recorder(traces, task=Task(id="1", prompt="Use postgresql://bob:geheim@host/db"))
+    recorder.finish(reward=1.0, stopped="passed", attempts=1, answer="Authorization: Bearer abcdef0123456789")
+    (episode,) = traces.episodes()
+    assert "geheim" not in episode.task.prompt
+    assert "abcdef0123456789" not in episode.answer
 
 
 def test_passwords_are_not_shown():

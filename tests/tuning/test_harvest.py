@@ -52,7 +52,7 @@ def test_a_mistake_stays_context_and_is_no_target(env, traces):
 def test_a_forced_step_is_no_target_even_if_the_attempt_passed(env, traces):
     task = next(t for t in env.tasks() if t.category == "UPDATE")
     right, done = env.demonstrations()[task.prompt]
-    judge = ScriptedChatModel(replies=["approve", "revise", "approve"])
+    judge = ScriptedChatModel(replies=["approve", "revise", "revise", "approve"])
     graph = create_cmat_graph(
         ScriptedChatModel(replies=[right, done]), checker=judge, max_revisions=1, max_attempts=1
     ).compile()

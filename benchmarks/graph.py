@@ -1,0 +1,277 @@
+"""What the graph costs: against a bare LangGraph, against langgraph-reflection, with recording, memory and many tasks.
+
+Everything runs side by side in one process, in turns, so that noise hits all alike; figures are medians.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import math
+import operator
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
+from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.graph.message import add_messages
+from typing_extensions import TypedDict
+
+from cmat_graph import create_cmat_graph
+from cmat_graph.errors import MissingExtraError
+from cmat_graph.memory.chroma import ChromaStore
+from cmat_graph.memory.reflections import namespace, recall
+from cmat_graph.traces import SQLTraceStore, TraceHandler
+
+ROUNDS = 200
+LATENCY_S, EPISODES, CONCURRENCY = 0.05, 200, 64
+LESSONS = 10_000
+QUESTION = "What is 2 + 2?"
+
+
+class Instant(BaseChatModel):
+    """A model that answers at once, or after a fixed latency, with a fresh message each time."""
+
+    text: str
+    latency: float = 0.0
+
+    @property
+    def _llm_type(self) -> str:
+        return "instant"
+
+    def _result(self) -> ChatResult:
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(self.text))])
+
+    def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
+        if self.latency:
+            time.sleep(self.latency)
+        return self._result()
+
+    async def _agenerate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
+        if self.latency:
+            await asyncio.sleep(self.latency)
+        return self._result()
+
+
+class Judge(Instant):
+    """Asks for a revision until the last attempt of each run, then approves."""
+
+    text: str = '{"reason": "So so.", "verdict": "revise"}'
+    attempts: int
+    calls: int = 0
+
+    def _result(self) -> ChatResult:
+        self.calls += 1
+        last = self.calls % self.attempts == 0
+        text = '{"reason": "Right.", "verdict": "approve"}' if last else self.text
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(text))])
+
+
+class BareState(TypedDict, total=False):
+    """The state of the hand-written graph."""
+
+    messages: Annotated[list[AnyMessage], add_messages]
+    work: Annotated[dict[str, Any], operator.or_]
+
+
+def bare(attempts: int) -> Any:
+    """Write the same nodes and edges by hand, with nothing in them but the calls."""
+    model, judge = Instant(text="Four."), Judge(attempts=attempts)
+    system, rules = SystemMessage("You are the Assistant."), SystemMessage("You are the Checker.")
+
+    def user(state: BareState) -> Any:
+        return {"work": {"task": state["messages"][-1].text, "attempt": 1}}
+
+    def assistant(state: BareState) -> Any:
+        return {"work": {"draft": model.invoke([system, HumanMessage(state["work"]["task"])]).text}}
+
+    def checker(state: BareState) -> Any:
+        passed = "approve" in judge.invoke([rules, HumanMessage(state["work"]["draft"])]).text
+        if passed:
+            return {"work": {"passed": True}, "messages": [AIMessage(state["work"]["draft"])]}
+        return {"work": {"passed": False}}
+
+    def execute(state: BareState) -> Any:
+        return {"work": {"observation": ""}}
+
+    def reflect(state: BareState) -> Any:
+        return {"work": {"lessons": []}}
+
+    def retry(state: BareState) -> Any:
+        return {"work": {"attempt": state["work"]["attempt"] + 1}}
+
+    def after_checker(state: BareState) -> Literal["execute", "reflect", "retry", "__end__"]:
+        return "__end__" if state["work"]["passed"] else "retry"
+
+    graph = StateGraph(BareState)
+    for node in (user, assistant, checker, execute, reflect, retry):
+        graph.add_node(node.__name__, node)
+    graph.add_edge(START, "user")
+    graph.add_edge("user", "assistant")
+    graph.add_edge("assistant", "checker")
+    graph.add_conditional_edges("checker", after_checker)
+    graph.add_edge("execute", "checker")
+    graph.add_edge("reflect", "retry")
+    graph.add_edge("retry", "assistant")
+    return graph.compile()
+
+
+def ours(attempts: int) -> Any:
+    """Build ours with the same calls: each attempt is an answer and its judgement."""
+    judge = Judge(attempts=attempts)
+    return create_cmat_graph(Varying(text="Four."), checker=judge, max_attempts=attempts, max_revisions=0).compile()
+
+
+class Varying(Instant):
+    """Never gives the same answer twice: ours stops an episode that only repeats itself."""
+
+    calls: int = 0
+
+    def _result(self) -> ChatResult:
+        self.calls += 1
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(f"{self.text} {self.calls}"))])
+
+
+def reflection(attempts: int) -> Any:
+    """Build langgraph-reflection's published construction: a graph that answers, a graph that criticises."""
+    try:
+        from langgraph_reflection import create_reflection_graph
+    except ImportError as exc:
+        raise MissingExtraError('langgraph-reflection is missing; fix: pip install -e ".[dev]"') from exc
+    model, judge = Instant(text="Four."), Judge(attempts=attempts)
+
+    def call_model(state: MessagesState) -> Any:
+        return {"messages": [model.invoke(state["messages"])]}
+
+    def judge_response(state: MessagesState) -> Any:
+        reply = judge.invoke(state["messages"])
+        return {} if "approve" in reply.text else {"messages": [HumanMessage(reply.text)]}
+
+    inner = [
+        StateGraph(MessagesState).add_node(name, node).add_edge(START, name).add_edge(name, END).compile()
+        for name, node in (("call_model", call_model), ("judge_response", judge_response))
+    ]
+    return create_reflection_graph(*inner, state_schema=MessagesState).compile()
+
+
+def measure() -> Iterator[dict[str, Any]]:
+    """Yield the figures of the issue."""
+    yield from _overheads()
+    yield _recording()
+    yield _recall()
+    yield from _throughput()
+
+
+def _overheads() -> Iterator[dict[str, Any]]:
+    bares: dict[int, float] = {}
+    speedups: dict[int, float] = {}
+    detail: dict[str, Any] = {}
+    for attempts in (1, 3, 10):
+        graphs = {"bare": bare(attempts), "ours": ours(attempts), "langgraph_reflection": reflection(attempts)}
+        taken = _in_turns({name: _run(graph) for name, graph in graphs.items()}, max(40, ROUNDS // attempts))
+        bares[attempts] = taken["ours"] / taken["bare"]
+        speedups[attempts] = taken["langgraph_reflection"] / taken["ours"]
+        detail[f"{attempts}_attempts_ms"] = {name: round(seconds * 1e3, 3) for name, seconds in taken.items()}
+    ratios = {"by_attempts": {str(k): round(v, 3) for k, v in bares.items()}, **detail}
+    yield _figure("overhead_vs_bare_langgraph", max(bares.values()), "<=", 1.15, ratios)
+    ratios = {"by_attempts": {str(k): round(v, 3) for k, v in speedups.items()}}
+    yield _figure("speedup_vs_langgraph_reflection", min(speedups.values()), ">=", 2.0, ratios)
+
+
+def _recording() -> dict[str, Any]:
+    """Wall time of the caller with and without a recorder; the rows are flushed outside the clock."""
+    graph, attempts = ours(3), 3
+    with tempfile.TemporaryDirectory() as folder:
+        traces = SQLTraceStore(f"sqlite:///{Path(folder) / 'traces.db'}")
+        handler = TraceHandler(traces)
+        steps = 2 * attempts
+        taken = _in_turns(
+            {"off": _run(graph), "on": _run(graph, {"callbacks": [handler]})}, ROUNDS, between=traces.flush
+        )
+        recorded = sum(len(episode.steps) for episode in traces.episodes())
+        dropped = traces.dropped
+        traces.close()
+    added = (taken["on"] - taken["off"]) * 1e3 / steps
+    detail = {
+        "off_ms": round(taken["off"] * 1e3, 3),
+        "on_ms": round(taken["on"] * 1e3, 3),
+        "steps_an_episode": steps,
+        "steps_recorded": recorded,
+        "dropped": dropped,
+    }
+    return _figure("recording_ms_per_step", added, "<=", 0.2, detail)
+
+
+def _recall() -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        store = ChromaStore(Path(folder) / "lessons")
+        place = namespace("", "assistant")
+        for i in range(LESSONS):
+            task = f"Set the status of order {i} from shop {i % 97} to paid and tell how many are open."
+            store.put(place, str(i), {"text": f"Lesson {i}.", "task": task}, index=["task"])
+        graph = create_cmat_graph(Instant(text="Four."), max_attempts=1).compile()
+        remembering = create_cmat_graph(Instant(text="Four."), max_attempts=1, store=store).compile()
+        taken = _in_turns({"off": _run(graph), "on": _run(remembering)}, 100)
+        task = "Set the status of order 4711 from shop 55 to paid and tell how many are open."
+        found = recall(store, env="", node="assistant", task=task)
+    detail = {"lessons": LESSONS, "off_ms": round(taken["off"] * 1e3, 3), "on_ms": round(taken["on"] * 1e3, 3)}
+    return _figure("recall_ms_per_episode", (taken["on"] - taken["off"]) * 1e3, "<=", 10.0, {**detail, "found": found})
+
+
+def _throughput() -> Iterator[dict[str, Any]]:
+    """Play many episodes of two calls each; ideal is the latency alone, in as many waves as concurrency asks for."""
+    ideal = math.ceil(EPISODES / CONCURRENCY) * 2 * LATENCY_S
+    model = Instant(text="Four.", latency=LATENCY_S)
+    judge = Instant(text='{"reason": "Right.", "verdict": "approve"}', latency=LATENCY_S)
+    graph = create_cmat_graph(model, checker=judge).compile()
+    inputs: list[Any] = [{"messages": [HumanMessage(QUESTION)]} for _ in range(EPISODES)]
+
+    def sync() -> None:
+        with ThreadPoolExecutor(CONCURRENCY) as pool:
+            list(pool.map(graph.invoke, inputs))
+
+    def asynchronous() -> None:
+        asyncio.run(graph.abatch(inputs, {"max_concurrency": CONCURRENCY}))
+
+    taken = _in_turns({"sync": sync, "async": asynchronous}, 7)
+    for name, seconds in taken.items():
+        detail = {"ideal_s": ideal, "took_s": round(seconds, 3), "episodes": EPISODES, "concurrency": CONCURRENCY}
+        yield _figure(f"throughput_vs_ideal_{name}", ideal / seconds, ">=", 0.85, detail)
+
+
+def _run(graph: Any, config: Any = None) -> Callable[[], None]:
+    def run() -> None:
+        graph.invoke({"messages": [HumanMessage(QUESTION)]}, config)
+
+    return run
+
+
+def _in_turns(
+    runs: dict[str, Callable[[], None]], rounds: int, between: Callable[[], None] | None = None
+) -> dict[str, float]:
+    """Run each in turn, many times; return each one's median seconds."""
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        for _ in range(3 if rounds > 10 else 1):
+            run()
+    for _ in range(rounds):
+        for name, run in runs.items():
+            gc.collect(0)
+            start = time.perf_counter()
+            run()
+            taken[name].append(time.perf_counter() - start)
+            if between is not None:
+                between()
+    return {name: statistics.median(seconds) for name, seconds in taken.items()}
+
+
+def _figure(metric: str, value: float, sign: str, bound: float, detail: dict[str, Any]) -> dict[str, Any]:
+    ok = value <= bound if sign == "<=" else value >= bound
+    return {"metric": metric, "value": round(value, 3), "target": f"{sign} {bound}", "ok": ok, "detail": detail}
