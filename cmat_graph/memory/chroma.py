@@ -14,6 +14,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 
@@ -41,6 +42,8 @@ _owned: dict[str, IO[str]] = {}
 """Lock files this process holds, by folder."""
 
 Where = dict[str, Any]
+MAX_PUTS = 1000
+"""Items written at once; Chroma takes at most some five thousand."""
 
 
 class ChromaStore(BaseStore):
@@ -83,8 +86,17 @@ class ChromaStore(BaseStore):
         )
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
-        """Run operations in order."""
-        return [self._run(op) for op in ops]
+        """Run operations in order; puts that follow each other are written together."""
+        results: list[Result] = []
+        for putting, group in groupby(ops, key=lambda op: isinstance(op, PutOp)):
+            if putting:
+                puts = [op for op in group if isinstance(op, PutOp)]
+                for start in range(0, len(puts), MAX_PUTS):
+                    self._put(puts[start : start + MAX_PUTS])
+                results += [None] * len(puts)
+            else:
+                results += [self._run(op) for op in group]
+        return results
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         """Run operations in order, off the event loop."""
@@ -93,9 +105,6 @@ class ChromaStore(BaseStore):
     def _run(self, op: Op) -> Result:
         if isinstance(op, GetOp):
             return self._get(op)
-        if isinstance(op, PutOp):
-            self._put(op)
-            return None
         if isinstance(op, SearchOp):
             return self._search(op)
         if isinstance(op, ListNamespacesOp):
@@ -107,30 +116,23 @@ class ChromaStore(BaseStore):
         items = [_item(d, m) for d, m in zip(found["documents"], found["metadatas"], strict=True)]
         return items[0] if items else None
 
-    def _put(self, op: PutOp) -> None:
-        key = _id(op.namespace, op.key)
-        if op.value is None:
-            self._collection.delete(ids=[key])
+    def _put(self, ops: Sequence[PutOp]) -> None:
+        last = {_id(op.namespace, op.key): op for op in ops}  # of several for one key the last counts
+        gone = [key for key, op in last.items() if op.value is None]
+        kept = {key: op for key, op in last.items() if op.value is not None}
+        if gone:
+            self._collection.delete(ids=gone)
+        if not kept:
             return
-        existing = self._get(GetOp(op.namespace, op.key))
-        now = datetime.now(UTC)
-        created = existing.created_at if existing else now
-        metadata = {
-            "key": op.key,
-            "namespace": json.dumps(op.namespace),
-            "depth": len(op.namespace),
-            "indexed": op.index is not False,
-            "created": created.isoformat(),
-            "updated": now.isoformat(),
-            **{f"ns{i}": part for i, part in enumerate(op.namespace)},
-        }
-        paths = op.index or ["$"]
-        text = "\n".join(t for path in paths for t in get_text_at_path(op.value, path)) if op.index is not False else ""
+        known = self._collection.get(ids=list(kept), include=["metadatas"])
+        created = {key: data["created"] for key, data in zip(known["ids"], known["metadatas"], strict=True)}
+        now = datetime.now(UTC).isoformat()
+        texts = [_text(op) for op in kept.values()]
         self._collection.upsert(
-            ids=[key],
-            embeddings=[self._embeddings.embed_query(text)],
-            metadatas=[metadata],
-            documents=[json.dumps(op.value)],
+            ids=list(kept),
+            embeddings=self._embeddings.embed_documents(texts),
+            metadatas=[_metadata(op, created.get(key, now), now) for key, op in kept.items()],
+            documents=[json.dumps(op.value) for op in kept.values()],
         )
 
     def _search(self, op: SearchOp) -> list[SearchItem]:
@@ -140,18 +142,31 @@ class ChromaStore(BaseStore):
         return kept[op.offset : op.offset + op.limit]
 
     def _nearest(self, op: SearchOp, where: list[Where]) -> list[SearchItem]:
+        vector = self._embeddings.embed_query(op.query or "")
+        wanted = op.limit + op.offset
+        if not op.filter:
+            # Chroma takes many times longer with `where`: first look whether the nearest of all are of this namespace.
+            near = [found for found in self._query(vector, 4 * wanted) if _is_in(found[1], op.namespace_prefix)]
+            if len(near) >= wanted:
+                return [_search_item(*found) for found in near[:wanted]]
         # A filter looks into the values, which Chroma does not: then every item of the namespace is ranked.
-        wanted = self._collection.count() if op.filter else min(op.limit + op.offset, self._collection.count())
-        if wanted == 0:
+        number = self._collection.count() if op.filter else wanted
+        return [_search_item(*found) for found in self._query(vector, number, _all([*where, {"indexed": True}]))]
+
+    def _query(
+        self, vector: list[float], number: int, where: Where | None = None
+    ) -> list[tuple[str, Mapping[str, Any], float]]:
+        number = min(number, self._collection.count())
+        if number == 0:
             return []
         found = self._collection.query(
-            query_embeddings=[self._embeddings.embed_query(op.query or "")],
-            n_results=wanted,
-            where=_all([*where, {"indexed": True}]),
+            query_embeddings=[vector],
+            n_results=number,
+            where=where,
             include=["metadatas", "documents", "distances"],
         )
         rows = zip(found["documents"][0], found["metadatas"][0], found["distances"][0], strict=True)
-        return [_search_item(document, metadata, 1.0 - distance) for document, metadata, distance in rows]
+        return [(document, metadata, 1.0 - distance) for document, metadata, distance in rows]
 
     def _newest(self, where: list[Where]) -> list[SearchItem]:
         found = self._collection.get(where=_all(where), include=["metadatas", "documents"])
@@ -197,6 +212,29 @@ def _own(path: Path) -> None:
     lock.write(str(os.getpid()))
     lock.flush()
     _owned[name] = lock
+
+
+def _text(op: PutOp) -> str:
+    """Return what a value is found by."""
+    if op.index is False:
+        return ""
+    return "\n".join(text for path in op.index or ["$"] for text in get_text_at_path(op.value, path))
+
+
+def _metadata(op: PutOp, created: str, updated: str) -> dict[str, Any]:
+    return {
+        "key": op.key,
+        "namespace": json.dumps(op.namespace),
+        "depth": len(op.namespace),
+        "indexed": op.index is not False,
+        "created": created,
+        "updated": updated,
+        **{f"ns{i}": part for i, part in enumerate(op.namespace)},
+    }
+
+
+def _is_in(metadata: Mapping[str, Any], prefix: tuple[str, ...]) -> bool:
+    return metadata["indexed"] and all(metadata.get(f"ns{i}") == part for i, part in enumerate(prefix))
 
 
 def _id(namespace: tuple[str, ...], key: str) -> str:
