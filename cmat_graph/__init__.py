@@ -16,16 +16,18 @@ if TYPE_CHECKING:
     from cmat_graph.middleware import CMATMiddleware
     from cmat_graph.rollout import run_episode, run_episodes
     from cmat_graph.state import RunContext
-    from cmat_graph.types import Episode, Task
+    from cmat_graph.types import Budget, Episode, Finding, Task
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "AdapterCard": "adapters",
     "AdapterRegistry": "adapters",
+    "Budget": "types",
     "CMATMiddleware": "middleware",
     "CmatError": "errors",
     "Episode": "types",
+    "Finding": "types",
     "RunContext": "state",
     "Task": "types",
     "create_cmat_graph": "graph",
@@ -37,9 +39,11 @@ _HOMES = {
 __all__ = [
     "AdapterCard",
     "AdapterRegistry",
+    "Budget",
     "CMATMiddleware",
     "CmatError",
     "Episode",
+    "Finding",
     "RunContext",
     "Task",
     "__version__",

@@ -100,6 +100,8 @@ def create_cmat_graph(
         raise ConfigurationError(
             "max_attempts must be at least 1, max_revisions at least 0 and tool_seconds more than 0"
         )
+    if unknown := set(human) - {"user", "checker"}:
+        raise ConfigurationError(f"a person sits at 'user' or 'checker', not at {min(unknown)!r}: human=(\"checker\",)")
     if budget is not None and budget.cost is not None and not budget.prices:
         raise ConfigurationError('a cost budget needs prices: Budget(cost=1.0, prices={"model": (in, out)})')
     toolbox = Toolbox(tools, seconds=tool_seconds) if tools else None

@@ -314,16 +314,18 @@ class CMATMiddleware(AgentMiddleware[CMATAgentState, Any, Any]):
             return judgement("before", "approve", source="environment")
         if flipped := other_role(draft):
             return _against("before", Finding(text=flipped, hint=SPEAK, category="role"), "reject")
-        if loop["revisions"] >= self._max_revisions:
-            why = f"Revisions are used up. {said(loop['verdict'])}" if loop["revisions"] else "Revisions are used up."
-            rejected = loop["revisions"] > 0 and loop["verdict"]["decision"] == "reject"
-            if rejected or self._on_exhausted == "abort":
-                return judgement("before", "reject", source="limit", category="budget", reason=why)
-            return judgement("before", "approve", source="limit", score=0.0, reason=why)
         finding = yield from self._probe(turn, draft)
         if finding is not None and (finding.certain or loop["doubted"] != name_of(draft)):
-            return _against("before", finding)
-        return (yield from self._consult(turn, "before", f"Judge this action before it runs:\n{show(draft)}", finding))
+            verdict = _against("before", finding)
+        else:
+            request = f"Judge this action before it runs:\n{show(draft)}"
+            verdict = yield from self._consult(turn, "before", request, finding)
+        if verdict["decision"] != "revise" or loop["revisions"] < self._max_revisions:
+            return verdict
+        if self._on_exhausted == "abort":
+            return {**verdict, "decision": "reject"}
+        reason = f"Revisions are used up. {said(verdict)}"
+        return judgement("before", "approve", source="limit", score=0.0, reason=reason)
 
     def _judge(self, turn: Turn, draft: Message) -> Updating:
         spoken = "" if "after" in self._checks and other_role(draft) else draft["content"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from cmat_graph.state import RunContext
 from cmat_graph.traces.base import TraceStore
 from cmat_graph.traces.recorder import Recorder
 from cmat_graph.types import Env, StopReason, Task
+
+logger = logging.getLogger(__name__)
 
 Graph = CompiledStateGraph[Any, RunContext, Any, Any]
 STEPS = 2_000
@@ -114,7 +117,10 @@ def run_episode(
         if traces is not None:
             traces.flush()  # a process killed after this has lost nothing of the episode
     finally:
-        session.close()
+        try:
+            session.close()
+        except Exception as exc:  # the episode is over; the next one opens a session of its own
+            logger.warning("task %s: its session could not be closed: %s", task.id, exc)
     return outcome
 
 

@@ -60,7 +60,7 @@ class Loop(TypedDict, total=False):
     done_so_far: list[list[str]]
     """Each action of this attempt with what came of it."""
     tried: list[str]
-    """The failed attempts of this episode, each as one text, to notice when one is only repeated."""
+    """A hash of each failed attempt of this episode, to notice when one is only repeated."""
     unreadable: int
     """Replies of the checker that could not be read."""
     verdict: Verdict

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import Any
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import PrivateAttr
@@ -94,10 +96,23 @@ class StreamingChatModel(ScriptedChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        words = re.findall(r"\S+\s*", str(self._result(messages).generations[0].message.text))
+        message = self._result(messages).generations[0].message
+        assert isinstance(message, AIMessage)
+        words = re.findall(r"\S+\s*", str(message.text)) or [""]
         for at, word in enumerate(words):
-            last = at == len(words) - 1
-            chunk = ChatGenerationChunk(message=AIMessageChunk(content=word, chunk_position="last" if last else None))
+            piece = AIMessageChunk(content=word)
+            if at == len(words) - 1:
+                piece = AIMessageChunk(
+                    content=word,
+                    tool_call_chunks=[
+                        tool_call_chunk(name=call["name"], args=json.dumps(call["args"]), id=call["id"], index=index)
+                        for index, call in enumerate(message.tool_calls)
+                    ],
+                    response_metadata=message.response_metadata,
+                    usage_metadata=message.usage_metadata,
+                    chunk_position="last",
+                )
+            chunk = ChatGenerationChunk(message=piece)
             if run_manager is not None:
                 run_manager.on_llm_new_token(word, chunk=chunk)
             yield chunk

@@ -41,6 +41,7 @@ from cmat_graph.types import Finding, Observation, Task
 OBSERVATION_LIMIT = 800
 """AgentBench's limit of characters per observation."""
 STATEMENT_SECONDS = 10.0
+STATEMENT_CHARS = 10_000
 READS = ("SELECT", "WITH", "EXPLAIN", "SHOW", "DESCRIBE", "DESC", "VALUES")
 _QUOTED = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|`[^`]*`|\$(\w*)\$.*?\$\1\$|--[^\n]*|/\*.*?\*/", re.DOTALL)
 """Strings, quoted names and comments: what may hold any word or semicolon."""
@@ -362,6 +363,8 @@ def _create_table(connection: sa.Connection, table: Table) -> None:
 
 def _refuse(sql: str) -> Finding | None:
     """Refuse what could leave the transaction: one plain statement over the data runs, and nothing else."""
+    if len(sql) > STATEMENT_CHARS:
+        return Finding(text=f"The statement is longer than {STATEMENT_CHARS} characters.", hint="Write a shorter one.")
     if ";" in _QUOTED.sub(" ", sql).strip().rstrip("; \n"):
         return Finding(text="More than one statement.", hint="Run one at a time.")
     word = _first_word(sql)

@@ -44,8 +44,8 @@ GROUP_CONCAT_BYTES = 1024
 CHANGES = ("INSERT", "UPDATE", "DELETE")
 
 FORMAT_HINT = "Write 'Action: Operation' and a ```sql block, or 'Action: Answer' and 'Final Answer: [...]'."
-_ACTION = re.compile(r"Action: *(.*?) *(?:\n|$)")
-_SQL = re.compile(r"```sql\s*(.*?)\s*```", re.DOTALL)
+_ACTION = re.compile(r"Action:(.*)")
+_SQL = re.compile(r"```sql(.*?)```", re.DOTALL)
 _FINAL = re.compile(r"\nFinal Answer:(.*)")
 
 
@@ -61,7 +61,7 @@ def parse_action(reply: str) -> Action | None:
     found = _ACTION.search(reply)
     if found is None:
         return None
-    kind = found.group(1)
+    kind = found.group(1).strip(" ")
     if kind == "Operation" and (sql := _SQL.search(reply)):
         return Action("operation", sql.group(1).strip())
     if kind == "Answer" and (final := _FINAL.search(reply)):

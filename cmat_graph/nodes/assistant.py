@@ -31,6 +31,9 @@ def make_assistant(model: Speaker, *, prompt: Prompt, window_chars: int, budget:
         else:
             messages.insert(0, prompt.fill(context.rules, context.assistant_prompt))
         reply = yield from ask(turn, "assistant", model, messages, budget)
+        if model.is_graph:  # what its last turn called is its own matter, and done
+            reply.message.pop("tool_calls", None)
+            reply.message.pop("garbled", None)
         return {
             "cmat": {
                 "draft": reply.message,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from cmat_graph.state import Best, CmatState, Loop, Next
 from cmat_graph.types import Budget, Category, Decision, Message, Phase, Session, Source, StopReason, Verdict
 
 STEPS_OF_A_ROUND = 5
-"""Graph steps from one decision of the checker to the next, at most: reflect, retry, assistant, checker and one spare."""
+"""Graph steps between two decisions of the checker, at most: reflect, retry, assistant, checker and one spare."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,8 +207,9 @@ def add_lesson(lessons: list[str], lesson: str) -> list[str]:
 
 
 def name_of_attempt(loop: Loop) -> str:
-    """Write an attempt so that equal ones are equal texts."""
-    return json.dumps([[done[0] for done in loop["done_so_far"]], loop["answer"], name_of(loop["draft"] or _NOTHING)])
+    """Hash an attempt: equal ones have equal names."""
+    parts = [[done[0] for done in loop["done_so_far"]], loop["answer"], name_of(loop["draft"] or _NOTHING)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def bring_to(turn: Turn, actions: list[str], *, afresh: bool = False) -> Generator[Call | Do, Any, None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 import uuid
 from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -10,7 +11,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import (
     AIMessage,
     AnyMessage,
@@ -23,6 +23,7 @@ from langchain_core.messages import (
 from langchain_core.runnables import Runnable
 from langgraph.pregel import Pregel
 from langgraph.pregel.protocol import PregelProtocol
+from pydantic import BaseModel
 
 from cmat_graph.errors import ConfigurationError
 from cmat_graph.nodes.seat import Call, Do, Turn
@@ -100,6 +101,11 @@ def ask(
     return Reply(from_langchain(last), step)
 
 
+def writable(text: str) -> str:
+    """Replace what no database and no file takes: half of an emoji, which a cut-off reply may end with."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
 def to_langchain(message: Message) -> BaseMessage:
     """Turn a message of the state into LangChain's."""
     content = message["content"]
@@ -114,7 +120,7 @@ def to_langchain(message: Message) -> BaseMessage:
 
 def from_langchain(reply: BaseMessage) -> Message:
     """Turn a model's reply into a message of the state: its text, cut if endless, and its tool calls."""
-    text = str(reply.text)
+    text = writable(str(reply.text))
     if len(text) > REPLY_CHARS:
         text = f"{text[:REPLY_CHARS]}\n[{len(text) - REPLY_CHARS} more characters were cut]"
     message: Message = {"role": "assistant", "content": text}
@@ -148,7 +154,9 @@ def quote(texts: Iterable[str]) -> str:
 
 def transcript(loop: Loop) -> str:
     """Write out the task and this attempt's turns, for a node that judges them."""
-    return "\n".join(f"{turn['role']}: {show(turn)}" for turn in [task_message(loop), *loop["trajectory"]])
+    turns = [task_message(loop), *loop["trajectory"]]
+    # Indented, so that no line of a turn looks like the start of another's.
+    return "\n".join(f"{turn['role']}: " + show(turn).replace("\n", "\n  ") for turn in turns)
 
 
 def show(message: Message) -> str:
@@ -168,12 +176,19 @@ def _own_prompt(node: str, own: Prompts | None) -> str | None:
         if unknown := set(own) - set(PROMPTED):
             raise ConfigurationError(f"no node {sorted(unknown)[0]!r} has a prompt; known: {', '.join(PROMPTED)}")
         given = own.get(node)
-        return given.read_text(encoding="utf-8") if isinstance(given, Path) else given
+        return _read(given) if isinstance(given, Path) else given
     folder = Path(own)
     if not folder.is_dir():
         raise ConfigurationError(f"no folder of prompts at {folder}; give a folder, or a dict of texts by node")
     file = folder / f"{node}.md"
-    return file.read_text(encoding="utf-8") if file.is_file() else None
+    return _read(file) if file.is_file() else None
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigurationError(f"cannot read the prompt {file}: {exc}") from exc
 
 
 def _bind(model: Runnable[Any, Any], tools: Sequence[Any]) -> Runnable[Any, Any]:
@@ -187,10 +202,22 @@ def _bind(model: Runnable[Any, Any], tools: Sequence[Any]) -> Runnable[Any, Any]
 
 
 def _graph_replies(result: Any, given: int) -> list[BaseMessage]:
-    """Return what a graph's model said in answer: the AI messages after those it was given."""
+    """Return what a graph's model said in answer: the AI messages after those it was given.
+
+    A structured response, and the result of a tool that returns directly, are the answer in place of the last one.
+    """
     found = convert_to_messages(result.get("messages", [])) if isinstance(result, Mapping) else []
     new = [message for message in found[given:] if isinstance(message, AIMessage)]
-    return list(new or [message for message in found if isinstance(message, AIMessage)][-1:])
+    replies: list[BaseMessage] = list(new or [message for message in found if isinstance(message, AIMessage)][-1:])
+    structured = result.get("structured_response") if isinstance(result, Mapping) else None
+    if structured is not None:
+        told = (
+            structured.model_dump_json() if isinstance(structured, BaseModel) else json.dumps(structured, default=str)
+        )
+        replies.append(AIMessage(told))
+    elif found[given:] and isinstance(found[-1], ToolMessage):
+        replies.append(AIMessage(str(found[-1].text)))
+    return replies
 
 
 def _spend(

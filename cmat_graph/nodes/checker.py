@@ -36,7 +36,6 @@ Probe = Callable[[Message], Finding | None]
 """A read-only check of a draft: its text and its tool calls."""
 Judging = Generator[Call | Do, Any, Verdict]
 TRY = "Try another way."
-_other_role = other_role
 
 
 def make_checker(
@@ -198,7 +197,7 @@ def make_checker(
                 score=reward,
                 reason=f"The reward is {reward:g}.",
             )
-        if loop["flaw"]:
+        if loop["flaw"] and draft is None:  # a tool that failed may be what the answer is about
             return judgement("after", "revise", source="environment", category="error", reason=loop["flaw"])
         if draft is not None and draft.get("garbled") and (finding := _malformed(draft)):
             return _doubt("after", finding)
@@ -289,11 +288,13 @@ def _noticed(finding: Finding | None) -> str:
 
 def _is_stuck(loop: Loop) -> bool:
     """Tell whether the attempt brings nothing new: the same action and result twice running or three times in all,
-    or the same error twice.
+    or the same error twice. Tools may be asked again, to wait for something: theirs is three times running.
     """
     done = loop["done_so_far"]
     if loop["done"] or not done:
         return False
+    if done[-1][2] == "tools":
+        return len(done) >= 3 and done[-1] == done[-2] == done[-3]
     if loop["flaw"] and sum(result == loop["flaw"] for _, result, _ in done) > 1:
         return True
     return done[-1:] == done[-2:-1] or done.count(done[-1]) >= 3

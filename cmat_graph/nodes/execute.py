@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+from langgraph.errors import GraphInterrupt
 from langgraph.store.base import BaseStore
 
 from cmat_graph.nodes.attempt import bring_to, name_of, of_environment, so_far
@@ -37,9 +39,14 @@ def make_execute(toolbox: Toolbox | None, store: BaseStore | None) -> Node:
         kind = "tools" if toolbox is not None and draft.get("tool_calls") else "session"
         if kind == "tools":
             assert toolbox is not None
-            first = yield from _is_first_time(turn, store)
-            if first:
-                seen, turns = yield from toolbox.run(turn, draft)
+            begin = _marker(turn, store)
+            place = yield from _open_place(turn, begin)
+            if place is not None:
+                try:
+                    seen, turns = yield from toolbox.run(turn, draft)
+                except GraphInterrupt:  # a tool asks a person, and runs again with the answer
+                    yield Do(begin, f"{place} asks")
+                    raise
             else:
                 seen, turns = toolbox.refuse(draft.get("tool_calls", []), IN_DOUBT)
                 seen = replace(seen, error=False)  # or the attempt would fail for it, and the next one repeat it
@@ -80,20 +87,32 @@ def _step(turn: Turn, action: str) -> Generator[Call | Do, Any, Observation]:
     return seen
 
 
-def _is_first_time(turn: Turn, store: BaseStore | None) -> Generator[Call | Do, Any, bool]:
-    """Write down that this round's calls begin, before they do; False when they had begun in a run that was killed.
+def _open_place(turn: Turn, begin: Callable[[str], bool]) -> Generator[Call | Do, Any, str | None]:
+    """Write down that this round's calls begin, before they do; None when they had begun in a run that was killed.
 
     Only runs with checkpoints can come back here; a session needs none of this, since it is brought back by replay.
     """
     info = turn.runtime.execution_info
-    if info is None or info.thread_id is None:
-        return True
+    task = info.task_id[:8] if info is not None else ""
     # LangGraph's task is the same one after a kill, and another one for whoever goes back in time on purpose.
-    place = f"{turn.loop['attempt']}.{turn.loop['round']}.{info.task_id[:8]}"
-    if turn.recorder is not None:
-        return bool((yield Do(turn.recorder.begin_action, place)))
+    for answers in range(100):  # of people whom the tools asked
+        place = f"{turn.loop['attempt']}.{turn.loop['round']}.{task}.{answers}"
+        if (yield Do(begin, place)):
+            return place
+        if (yield Do(begin, f"{place} asks")):
+            break
+    return None
+
+
+def _marker(turn: Turn, store: BaseStore | None) -> Callable[[str], bool]:
+    """Return what writes a mark and tells whether it is new; without checkpoints there is nothing to mark."""
+    info = turn.runtime.execution_info
     memory = store or turn.runtime.store
-    return True if memory is None else bool((yield Do(_begin, memory, turn.loop["episode"], place)))
+    if info is None or info.thread_id is None:
+        return lambda place: True
+    if turn.recorder is not None:
+        return turn.recorder.begin_action
+    return partial(_begin, memory, turn.loop["episode"]) if memory is not None else lambda place: True
 
 
 def _begin(memory: BaseStore, episode: str, place: str) -> bool:

@@ -1,5 +1,7 @@
-"""Rescue: what a node that breaks leaves behind. Once an attempt was made its answer stands; before that the error is
-raised, and the run can be resumed where it broke.
+"""Rescue: what holds for every node when a run breaks or comes back.
+
+Once an attempt was made, its answer stands when a node breaks; before that the error is raised, and the run can be
+resumed where it broke. What is resumed is recorded in the episode that it belongs to.
 
 LangGraph 1.2.22 has error handlers for this, but marks their node as done: what they raise cannot be resumed, and an
 invalid answer to an interrupt, which only asks for another one, reaches them as a failure.
@@ -15,7 +17,7 @@ from langgraph.types import RetryPolicy
 
 from cmat_graph.errors import CmatError, EnvironmentFailure
 from cmat_graph.nodes.attempt import bring_to, record_end, session_actions
-from cmat_graph.nodes.seat import Flow, Node, Turn
+from cmat_graph.nodes.seat import Do, Flow, Node, Turn
 from cmat_graph.state import Loop
 
 
@@ -31,6 +33,9 @@ def rescued(node: Node, policy: RetryPolicy | None = None) -> Node:
     def guarded(turn: Turn) -> Flow:
         if turn.loop.get("stopped") == "error":  # a node before this one broke, and its edge leads here
             return {"cmat": {"next": "__end__"}}
+        recorder = turn.recorder
+        if recorder is not None and recorder.episode_id != turn.loop["episode"]:  # an earlier run began it
+            yield Do(recorder.go_on, turn.loop["episode"])
         try:
             return (yield from node(turn))
         except Exception as exc:

@@ -17,8 +17,10 @@ from cmat_graph.traces.base import TraceStore
 from cmat_graph.traces.recorder import Recorder
 from cmat_graph.types import StopReason, Task
 
-_WAITS = ("GraphInterrupt", "NodeInterrupt", "ParentCommand")
-"""LangGraph's ways out of a node that are no failures."""
+_WAITS = ("GraphInterrupt", "NodeInterrupt")
+"""How LangGraph leaves a node that waits for a person; by name, since traces need no LangGraph."""
+_HANDS_OVER = "ParentCommand"
+"""How it leaves one that sends the run elsewhere."""
 
 
 @dataclass(slots=True)
@@ -28,6 +30,8 @@ class _Run:
     root: uuid.UUID
     recorder: Recorder
     members: list[uuid.UUID] = field(default_factory=list)
+    waits: bool = False
+    """True when something in it waits for a person."""
 
 
 class TraceHandler(BaseCallbackHandler):
@@ -81,8 +85,8 @@ class TraceHandler(BaseCallbackHandler):
     def on_chain_error(self, error: BaseException, *, run_id: uuid.UUID, **kwargs: Any) -> None:
         """End the episode with its error; an interrupt only waits for a person."""
         if type(error).__name__ in _WAITS:
-            self._leave(run_id, stopped="running")
-        else:
+            self._wait(run_id)
+        elif type(error).__name__ != _HANDS_OVER:
             self._leave(run_id, stopped="error", error=_told(error))
 
     def on_tool_start(
@@ -143,6 +147,12 @@ class TraceHandler(BaseCallbackHandler):
             self._runs[run_id] = run
         return run.recorder
 
+    def _wait(self, run_id: uuid.UUID) -> None:
+        run = self._runs.get(run_id)
+        if run is not None:
+            run.waits = True
+            self._leave(run_id, stopped="running")
+
     def _leave(self, run_id: uuid.UUID, *, stopped: StopReason, answer: str = "", error: str = "") -> None:
         with self._lock:
             run = self._runs.get(run_id)
@@ -150,7 +160,7 @@ class TraceHandler(BaseCallbackHandler):
                 return
             for member in run.members:
                 self._runs.pop(member, None)
-        if not run.recorder.finished:
+        if not run.recorder.finished and not run.waits:
             run.recorder.finish(reward=None, stopped=stopped, attempts=1, answer=answer, error=error)
 
 

@@ -60,8 +60,8 @@ class Recorder(BaseCallbackHandler):
         self._traces = traces
         self._open: dict[uuid.UUID, dict[str, Any]] = {}
         self._keys: dict[str, str] = {}
-        # Written again when it goes on: a process that was killed at once may not have come to it.
-        traces.start_episode(self.episode_id, env=env, task=task, run=run, settings=settings or {})
+        self._about: dict[str, Any] = {"env": env, "task": task, "run": run, "settings": settings or {}}
+        self._started = False
         self._index = itertools.count(traces.count_steps(episode_id) if episode_id else 0)
         self._calls = itertools.count()
 
@@ -97,6 +97,7 @@ class Recorder(BaseCallbackHandler):
         message = getattr(generation, "message", None)
         if begun is None or not isinstance(message, AIMessage):
             return
+        self._start()
         key = run_id.hex
         if begun["call"]:
             self._keys[begun["call"]] = key
@@ -125,6 +126,12 @@ class Recorder(BaseCallbackHandler):
         """Forget a call that failed; what it broke is written with the episode."""
         self._open.pop(run_id, None)
 
+    def _start(self) -> None:
+        """Write that the episode began, before anything else of it; again when it goes on, lest that was lost."""
+        if not self._started:
+            self._started = True
+            self._traces.start_episode(self.episode_id, **self._about)
+
     # -- what nodes tell ------------------------------------------------------------------------------------------
 
     def new_call(self) -> str:
@@ -135,8 +142,15 @@ class Recorder(BaseCallbackHandler):
         """Return the trace key of the last model call under a node's call; empty when there was none."""
         return self._keys.pop(call, "")
 
+    def go_on(self, episode_id: str) -> None:
+        """Record on in an episode that an earlier run began: one that waited for a person, or was killed."""
+        if episode_id != self.episode_id:
+            self.episode_id, self._started = episode_id, False
+            self._index = itertools.count(self._traces.count_steps(episode_id))
+
     def assign(self, *, task: str, roles: dict[str, str]) -> None:
         """Record which model plays which role at which task."""
+        self._start()
         self._traces.assign_roles(self.episode_id, task=task, roles=roles)
 
     def verdict(self, step: str, verdict: Verdict) -> None:
@@ -149,6 +163,7 @@ class Recorder(BaseCallbackHandler):
 
     def reflection(self, reflection: Reflection) -> None:
         """Record a lesson."""
+        self._start()
         self._traces.record_reflection(self.episode_id, reflection)
 
     def begin_action(self, place: str) -> bool:
@@ -160,6 +175,7 @@ class Recorder(BaseCallbackHandler):
     ) -> None:
         """Record how the episode ended."""
         self.finished = True
+        self._start()
         self._traces.finish_episode(
             self.episode_id, reward=reward, stopped=stopped, attempts=attempts, answer=answer, error=error
         )

@@ -82,7 +82,7 @@ class SQLTraceStore:
             sa.event.listen(self._engine, "connect", _set_pragmas)
         self._turn: Any = threading.RLock() if alone else nullcontext()  # in memory there is one connection for all
         redactor = redact or Redactor()
-        self._writer = Writer(self._engine, guard=self._turn, clean=redactor.value)
+        self._writer = Writer(self._engine, guard=self._turn, clean=lambda row: _storable(redactor.value(row)))
         with self._guard("open"):
             tables.metadata.create_all(self._engine)
             self._check_version()
@@ -149,6 +149,7 @@ class SQLTraceStore:
 
     def begin_action(self, episode_id: str, place: str) -> bool:
         """Write, and wait until it is written, that an action begins; False when it had begun before."""
+        self.flush()  # with all that led to it
         try:
             with self._turn, self._engine.begin() as connection:
                 connection.execute(tables.actions.insert(), {"episode_id": episode_id, "place": place})
@@ -304,6 +305,19 @@ class SQLTraceStore:
 
 def _of(table: sa.Table, column: sa.Column[Any], ids: list[str]) -> sa.Select[Any]:
     return sa.select(table).where(column.in_(ids)).order_by(*_order(table))
+
+
+def _storable(value: Any) -> Any:
+    """Replace what databases refuse in texts: half of a character pair, and NUL."""
+    if isinstance(value, str):
+        if "\0" in value:
+            value = value.replace("\0", "\ufffd")
+        return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_storable(name): _storable(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_storable(each) for each in value]
+    return value
 
 
 def _order(table: sa.Table) -> list[sa.Column[Any]]:

@@ -90,7 +90,7 @@ actions = sa.Table(
     "actions",
     metadata,
     sa.Column("episode_id", sa.String(36), primary_key=True),
-    sa.Column("place", sa.String(20), primary_key=True),
+    sa.Column("place", sa.String(64), primary_key=True),
     sa.Column("begun", Instant, nullable=False, default=_now),
 )
 """Tool calls that were begun, by attempt and round: what a run that was killed must not begin again."""
