@@ -275,7 +275,7 @@ class CMATMiddleware(AgentMiddleware[CMATAgentState, Any, Any]):
         if message is None:
             return None
         turn.context = self._context
-        turn.config = {**turn.config, "tags": [*(turn.config.get("tags") or ()), TAG_NOSTREAM]}
+        turn.asking = {**turn.config, "tags": [*(turn.config.get("tags") or ()), TAG_NOSTREAM]}
         since = turn.messages[_task_at(turn.messages, turn.loop["task"]) + 1 :]
         recent, _ = window([to_message(m) for m in since], max_chars=SHOWN_CHARS)
         turn.loop = {**turn.loop, "trajectory": recent}

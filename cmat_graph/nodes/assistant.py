@@ -27,7 +27,7 @@ def make_assistant(model: Speaker, *, prompt: Prompt, window_chars: int, budget:
             messages[len(earlier)] = task_message(loop, left_out=left_out, rules=context.rules)
         elif earlier and isinstance(earlier[0], SystemMessage):  # the app's own system prompt goes on in ours
             own = prompt.fill(context.rules, context.assistant_prompt)
-            messages[0] = {"role": "system", "content": f"{earlier[0].text}\n\n{own['content']}"}
+            messages[0] = SystemMessage(f"{earlier[0].text}\n\n{own.text}")
         else:
             messages.insert(0, prompt.fill(context.rules, context.assistant_prompt))
         reply = yield from ask(turn, "assistant", model, messages, budget)

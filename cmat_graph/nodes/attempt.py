@@ -209,7 +209,7 @@ def add_lesson(lessons: list[str], lesson: str) -> list[str]:
 def name_of_attempt(loop: Loop) -> str:
     """Hash an attempt: equal ones have equal names."""
     parts = [[done[0] for done in loop["done_so_far"]], loop["answer"], name_of(loop["draft"] or _NOTHING)]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def bring_to(turn: Turn, actions: list[str], *, afresh: bool = False) -> Generator[Call | Do, Any, None]:

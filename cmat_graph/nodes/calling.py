@@ -48,10 +48,14 @@ class Prompt:
         else:
             self.version = f"{node}@{hashlib.sha256(text.encode()).hexdigest()[:8]}"
         self.text = text
+        self._filled = ("", "", SystemMessage(text.replace("{rules}", "").strip()))
 
-    def fill(self, rules: str, instead: str = "") -> Message:
-        """Return the system message; `instead` is this run's own prompt, if any."""
-        return {"role": "system", "content": (instead or self.text).replace("{rules}", rules).strip()}
+    def fill(self, rules: str, instead: str = "") -> SystemMessage:
+        """Return the system message; `instead` is this run's own prompt, if any. The last one is kept."""
+        if self._filled[:2] != (rules, instead):
+            text = (instead or self.text).replace("{rules}", rules).strip()
+            self._filled = (rules, instead, SystemMessage(text))
+        return self._filled[2]
 
 
 class Speaker:
@@ -86,10 +90,11 @@ def ask(
 ) -> Generator[Call | Do, Any, Reply]:
     """Call a speaker for a node and count what it used; the recorder sees the call by itself."""
     given: list[BaseMessage] = [m if isinstance(m, BaseMessage) else to_langchain(m) for m in messages]
-    config, call = turn.config, ""
+    config, call = turn.asking, ""
     if turn.recorder is not None:
         call = turn.recorder.new_call()
         told = {"cmat_call": call, "cmat_node": node, "cmat_attempt": turn.loop.get("attempt", 1)}
+        config = config or turn.config
         config = {**config, "metadata": {**config.get("metadata", {}), **told}}
     start = time.perf_counter()
     result = yield Call(speaker.runnable, {"messages": given} if speaker.is_graph else given, config)

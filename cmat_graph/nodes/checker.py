@@ -214,7 +214,7 @@ def make_checker(
                 )
             if finding is not None and not insists:
                 return _doubt("after", finding)
-        if name_of_attempt(loop) in loop["tried"]:
+        if loop["tried"] and name_of_attempt(loop) in loop["tried"]:
             return judgement(
                 "after",
                 "reject" if draft is None else "revise",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
+from langchain_core.messages import AnyMessage
 from langgraph.store.base import BaseStore
 
 from cmat_graph.memory.reflections import remember
@@ -53,7 +54,7 @@ def make_reflect(model: Speaker | None, *, prompt: Prompt, store: BaseStore | No
         assert model is not None
         verdict = turn.loop["verdict"]
         why = f"The attempt failed: {said(verdict)}" if turn.loop["done"] else f"This failed: {turn.loop['flaw']}"
-        messages: list[Message] = [
+        messages: list[Message | AnyMessage] = [
             prompt.fill(turn.context.rules, turn.context.reflect_prompt),
             {"role": "user", "content": f"{transcript(turn.loop)}\n\n{why}\nLesson:"},
         ]

@@ -34,8 +34,9 @@ def rescued(node: Node, policy: RetryPolicy | None = None) -> Node:
         if turn.loop.get("stopped") == "error":  # a node before this one broke, and its edge leads here
             return {"cmat": {"next": "__end__"}}
         recorder = turn.recorder
-        if recorder is not None and recorder.episode_id != turn.loop["episode"]:  # an earlier run began it
-            yield Do(recorder.go_on, turn.loop["episode"])
+        begun = turn.loop.get("episode", "")
+        if recorder is not None and begun and begun != recorder.episode_id:  # by an earlier run
+            yield Do(recorder.go_on, begun)
         try:
             return (yield from node(turn))
         except Exception as exc:

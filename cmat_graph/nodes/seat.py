@@ -35,7 +35,7 @@ class Call:
     __slots__ = ("config", "given", "runnable", "seconds")
 
     def __init__(
-        self, runnable: Runnable[Any, Any], given: Any, config: RunnableConfig, seconds: float | None = None
+        self, runnable: Runnable[Any, Any], given: Any, config: RunnableConfig | None, seconds: float | None = None
     ) -> None:
         self.runnable, self.given, self.config, self.seconds = runnable, given, config, seconds
 
@@ -74,13 +74,15 @@ Flow = Generator[Call | Do, Any, CmatState]
 class Turn:
     """What a node sees in one run of it."""
 
-    __slots__ = ("config", "context", "loop", "messages", "recorder", "runtime", "spent", "steps_left")
+    __slots__ = ("asking", "config", "context", "loop", "messages", "recorder", "runtime", "spent", "steps_left")
 
     def __init__(self, state: CmatState, config: RunnableConfig, runtime: Runtime[RunContext]) -> None:
         self.messages = state.get("messages", [])
         self.loop: Loop = state.get("cmat") or {}
         self.steps_left: int = state.get("remaining_steps", 10_000)
         self.config = config
+        self.asking: RunnableConfig | None = None
+        """Config of the node's model calls; None: they find LangGraph's own."""
         self.runtime = runtime
         self.context: RunContext = runtime.context or NO_CONTEXT
         self.recorder: Recorder | None = find_recorder(config)

@@ -20,6 +20,7 @@ _WORD = re.compile(
 )
 _ENDS = re.compile(r"[\"'`*_)\]]{0,4}\s{0,4}(?:$|[.,:;!(–—-])")
 """What may follow a plain `approve`: `approve this? never` and `approve | revise` are no approvals."""
+_DECODER = json.JSONDecoder(strict=False)
 _OTHERS = re.compile(r"revise|reject", re.IGNORECASE)
 _DECISIONS: dict[str, Decision] = {
     "approve": "approve", "approved": "approve", "pass": "approve", "passed": "approve", "ok": "approve",
@@ -116,13 +117,12 @@ def _plain_words(text: str) -> set[str]:
 
 def _json_objects(text: str) -> list[Any]:
     """Return the JSON objects that stand in a text, first to last; a few tries, whatever the text."""
-    decoder = json.JSONDecoder(strict=False)
     found, at = [], text.find("{")
     for _ in range(50):
         if at < 0:
             break
         try:
-            value, end = decoder.raw_decode(text, at)
+            value, end = _DECODER.raw_decode(text, at)
         except (ValueError, RecursionError):  # also an integer of more digits than Python reads
             end = at + 1
         else:
