@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import servers
 
 from cmat_graph.envs import load_env
 from cmat_graph.envs.database import DatabaseEnv
@@ -29,3 +31,9 @@ def traces(tmp_path: Path) -> SQLTraceStore:
 @pytest.fixture(scope="session")
 def env() -> DatabaseEnv:
     return load_env("database", size=64, seed=3)
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with servers.postgres(tmp_path_factory.mktemp("pg").name) as url:
+        yield url

@@ -211,6 +211,8 @@ def _graph_replies(result: Any, given: int) -> list[BaseMessage]:
 
     A structured response, and the result of a tool that returns directly, are the answer in place of the last one.
     """
+    if isinstance(result, Mapping) and "__interrupt__" in result:  # a local graph's goes up by itself
+        raise ConfigurationError("the remote graph in this seat waits for a person; serve one there that does not")
     found = convert_to_messages(result.get("messages", [])) if isinstance(result, Mapping) else []
     new = [message for message in found[given:] if isinstance(message, AIMessage)]
     replies: list[BaseMessage] = list(new or [message for message in found if isinstance(message, AIMessage)][-1:])

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from langgraph.errors import GraphInterrupt
@@ -39,13 +38,14 @@ def make_execute(toolbox: Toolbox | None, store: BaseStore | None) -> Node:
         kind = "tools" if toolbox is not None and draft.get("tool_calls") else "session"
         if kind == "tools":
             assert toolbox is not None
-            begin = _marker(turn, store)
-            place = yield from _open_place(turn, begin)
+            marks = _Marks(turn, store)
+            place = (yield Do(_open_place, marks)) if marks.lasting else marks.place
             if place is not None:
                 try:
                     seen, turns = yield from toolbox.run(turn, draft)
                 except GraphInterrupt:  # a tool asks a person, and runs again with the answer
-                    yield Do(begin, f"{place} asks")
+                    if marks.lasting:
+                        yield Do(marks.set, f"{place} asks")
                     raise
             else:
                 seen, turns = toolbox.refuse(draft.get("tool_calls", []), IN_DOUBT)
@@ -87,37 +87,45 @@ def _step(turn: Turn, action: str) -> Generator[Call | Do, Any, Observation]:
     return seen
 
 
-def _open_place(turn: Turn, begin: Callable[[str], bool]) -> Generator[Call | Do, Any, str | None]:
-    """Write down that this round's calls begin, before they do; None when they had begun in a run that was killed.
+class _Marks:
+    """Marks that outlive the process: which tool calls were begun, and which of them ask a person.
 
-    Only runs with checkpoints can come back here; a session needs none of this, since it is brought back by replay.
+    In the traces where the run is recorded, else in the store. Only runs with checkpoints can come back to a mark.
     """
-    info = turn.runtime.execution_info
-    task = info.task_id[:8] if info is not None else ""
-    # LangGraph's task is the same one after a kill, and another one for whoever goes back in time on purpose.
-    for answers in range(100):  # of people whom the tools asked
-        place = f"{turn.loop['attempt']}.{turn.loop['round']}.{task}.{answers}"
-        if (yield Do(begin, place)):
+
+    def __init__(self, turn: Turn, store: BaseStore | None) -> None:
+        info = turn.runtime.execution_info
+        self._recorder = turn.recorder
+        self._memory = store or turn.runtime.store
+        self._namespace = ("cmat", "actions", turn.loop["episode"])
+        self.lasting = info is not None and info.thread_id is not None and bool(self._recorder or self._memory)
+        # LangGraph's task is the same one after a kill, and another one for whoever goes back in time on purpose.
+        task = info.task_id[:8] if info is not None else ""
+        self.place = f"{turn.loop['attempt']}.{turn.loop['round']}.{task}"
+
+    def set(self, mark: str) -> bool:
+        """Write a mark and wait until it is written; False when it was there."""
+        if self._recorder is not None:
+            return self._recorder.begin_action(mark)
+        assert self._memory is not None
+        if self.has(mark):
+            return False
+        self._memory.put(self._namespace, mark, {"begun": True}, index=False)
+        return True
+
+    def has(self, mark: str) -> bool:
+        """Tell whether a mark is there."""
+        if self._recorder is not None:
+            return self._recorder.has_begun(mark)
+        return self._memory is not None and self._memory.get(self._namespace, mark) is not None
+
+
+def _open_place(marks: _Marks) -> str | None:
+    """Write down that this round's calls begin, before they do; None when they had begun in a run that was killed."""
+    for answers in range(100):  # of people whom the tools asked: they run again with each answer
+        place = f"{marks.place}.{answers}"
+        if marks.set(place):
             return place
-        if (yield Do(begin, f"{place} asks")):
+        if not marks.has(f"{place} asks"):
             break
     return None
-
-
-def _marker(turn: Turn, store: BaseStore | None) -> Callable[[str], bool]:
-    """Return what writes a mark and tells whether it is new; without checkpoints there is nothing to mark."""
-    info = turn.runtime.execution_info
-    memory = store or turn.runtime.store
-    if info is None or info.thread_id is None:
-        return lambda place: True
-    if turn.recorder is not None:
-        return turn.recorder.begin_action
-    return partial(_begin, memory, turn.loop["episode"]) if memory is not None else lambda place: True
-
-
-def _begin(memory: BaseStore, episode: str, place: str) -> bool:
-    namespace = ("cmat", "actions", episode)
-    if memory.get(namespace, place) is not None:
-        return False
-    memory.put(namespace, place, {"begun": True}, index=False)
-    return True

@@ -39,6 +39,9 @@ class TraceStore(Protocol):
     def begin_action(self, episode_id: str, place: str) -> bool:
         """Write, and wait until it is written, that an action begins; False when it had begun before."""
 
+    def has_begun(self, episode_id: str, place: str) -> bool:
+        """Tell whether an action was begun."""
+
     def finish_episode(
         self, episode_id: str, *, reward: float | None, stopped: StopReason, attempts: int, answer: str, error: str
     ) -> None:

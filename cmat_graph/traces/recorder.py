@@ -170,6 +170,10 @@ class Recorder(BaseCallbackHandler):
         """Write that the tool calls of a round begin, before they do; False when they had begun before."""
         return self._traces.begin_action(self.episode_id, place)
 
+    def has_begun(self, place: str) -> bool:
+        """Tell whether the tool calls of a round were begun."""
+        return self._traces.has_begun(self.episode_id, place)
+
     def finish(
         self, *, reward: float | None, stopped: StopReason, attempts: int, answer: str = "", error: str = ""
     ) -> None:

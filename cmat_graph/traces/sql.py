@@ -159,6 +159,17 @@ class SQLTraceStore:
             self._writer.drop(1, exc)
         return True
 
+    def has_begun(self, episode_id: str, place: str) -> bool:
+        """Tell whether an action was begun."""
+        table = tables.actions
+        query = sa.select(sa.func.count()).where(table.c.episode_id == episode_id, table.c.place == place)
+        try:
+            with self._turn, self._engine.connect() as connection:
+                return bool(connection.scalar(query))
+        except sa.exc.SQLAlchemyError as exc:
+            self._writer.drop(1, exc)
+            return False
+
     def count_steps(self, episode_id: str) -> int:
         """Return how many steps an episode has."""
         query = sa.select(sa.func.count()).where(tables.steps.c.episode_id == episode_id)

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import shutil
-import socket
-import subprocess
-import time
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -22,42 +16,6 @@ from cmat_graph.traces import SQLTraceStore
 pytestmark = pytest.mark.server
 RAISE = "UPDATE goods SET price = 25 WHERE name = 'lamp'"
 ASK = "SELECT price FROM goods WHERE name = 'rope'"
-
-
-def find(program):
-    found = shutil.which(program) or next(iter(sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{program}"))), None)
-    return str(found) if found else pytest.skip(f"PostgreSQL's {program} is not installed (Debian: postgresql)")
-
-
-@pytest.fixture(scope="module")
-def postgres(tmp_path_factory):
-    initdb, server = find("initdb"), find("postgres")
-    folder = Path("/tmp") / tmp_path_factory.mktemp("pg").name  # socket paths must be short, and postgres must get in
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(mode=0o777)
-    folder.chmod(0o777)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    user = ["runuser", "-u", "postgres", "--"] if getpass.getuser() == "root" else []  # it refuses to run as root
-    subprocess.run(
-        [*user, initdb, "-D", f"{folder}/data", "-U", "tester", "-A", "trust"], check=True, capture_output=True
-    )
-    words = [*user, server, "-D", f"{folder}/data", "-h", "127.0.0.1", "-p", str(port), "-k", str(folder), "-F"]
-    process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
-    url = f"postgresql+psycopg://tester@127.0.0.1:{port}/postgres"
-    engine = sa.create_engine(url)
-    for _ in range(100):
-        try:
-            engine.connect().close()
-            break
-        except sa.exc.OperationalError:
-            time.sleep(0.1)
-    yield url
-    engine.dispose()
-    process.terminate()
-    process.wait(20)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -1,0 +1,88 @@
+"""Real servers that tests start and stop: PostgreSQL and `langgraph dev`, each on a free port of this machine."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+
+@contextmanager
+def postgres(name: str) -> Iterator[str]:
+    """Run a PostgreSQL with an empty database; yield its SQLAlchemy URL."""
+    initdb, server = _find("initdb"), _find("postgres")
+    folder = Path("/tmp") / name  # socket paths must be short, and postgres must get in
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o777)
+    folder.chmod(0o777)
+    port = _free_port()
+    user = ["runuser", "-u", "postgres", "--"] if getpass.getuser() == "root" else []  # it refuses to run as root
+    subprocess.run(
+        [*user, initdb, "-D", f"{folder}/data", "-U", "tester", "-A", "trust"], check=True, capture_output=True
+    )
+    words = [*user, server, "-D", f"{folder}/data", "-h", "127.0.0.1", "-p", str(port), "-k", str(folder), "-F"]
+    process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+    url = f"postgresql+psycopg://tester@127.0.0.1:{port}/postgres"
+    engine = sa.create_engine(url)
+    for _ in range(100):
+        try:
+            engine.connect().close()
+            break
+        except sa.exc.OperationalError:
+            time.sleep(0.1)
+    try:
+        yield url
+    finally:
+        engine.dispose()
+        process.terminate()
+        process.wait(20)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def langgraph_dev(folder: Path, **environment: str) -> Iterator[str]:
+    """Run `langgraph dev` on the langgraph.json of a folder; yield its URL."""
+    port = _free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = str(Path(sys.executable).with_name("langgraph"))
+    words = [command, "dev", "--no-browser", "--no-reload", "--port", str(port)]
+    quiet = os.environ | {"LANGGRAPH_CLI_NO_ANALYTICS": "1", "OMP_NUM_THREADS": "1"} | environment
+    log = folder / "log"
+    with log.open("w") as file:
+        process = subprocess.Popen(words, cwd=folder, stdout=file, stderr=file, env=quiet)
+    try:
+        for _ in range(240):
+            assert process.poll() is None, log.read_text()
+            try:
+                urllib.request.urlopen(f"{url}/ok", timeout=1)
+                break
+            except OSError:
+                time.sleep(0.5)
+        else:
+            raise AssertionError(log.read_text())
+        yield url
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _find(program: str) -> str:
+    found = shutil.which(program) or next(iter(sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{program}"))), None)
+    return str(found) if found else pytest.skip(f"PostgreSQL's {program} is not installed (Debian: postgresql)")
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
