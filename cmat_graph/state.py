@@ -22,6 +22,8 @@ class Best(TypedDict):
 
     attempt: int
     answer: str
+    message_id: str
+    """Id under which the model streamed it; empty where the answer is not a reply as it came."""
     score: float
     done_so_far: list[list[str]]
     """Its actions with what came of each, to bring the environment back to where it left it."""

@@ -59,6 +59,8 @@ class Message(TypedDict):
     """Which call a tool's message answers."""
     garbled: NotRequired[str]
     """Name of a tool whose call could not be parsed."""
+    id: NotRequired[str]
+    """Id of the reply that it was."""
 
 
 class Verdict(TypedDict):

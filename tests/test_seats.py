@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from langchain_core.language_models import FakeListChatModel
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, HumanMessage
 from sculptures import DONE, ENV, RIGHT, TASK, script
 
 from cmat_graph import create_cmat_graph, run_episode
@@ -163,3 +163,11 @@ def test_one_model_may_sit_everywhere(traces):
     (episode,) = traces.episodes()
     assert [step.node for step in episode.steps] == ["user", "assistant", "checker"]
     assert set(episode.roles) == {"user", "assistant", "checker", "reflect"}
+
+
+def test_an_image_that_came_with_the_task_reaches_the_assistant():
+    model = script("A cat.")
+    image = {"type": "image_url", "image_url": {"url": "https://example.org/cat.png"}}
+    task = HumanMessage([{"type": "text", "text": "What is this?"}, image])
+    create_cmat_graph(model).compile().invoke({"messages": [task]})
+    assert model.calls[0][1].content == [{"type": "text", "text": "What is this?"}, image]

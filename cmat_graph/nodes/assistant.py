@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from langchain_core.messages import AnyMessage, SystemMessage
+from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
 
 from cmat_graph.memory.short_term import window
 from cmat_graph.nodes.calling import Prompt, Speaker, ask, task_message
@@ -21,15 +21,16 @@ def make_assistant(model: Speaker, *, prompt: Prompt, window_chars: int, budget:
         loop, context = turn.loop, turn.context
         fits = window_chars if model.context_chars is None else min(window_chars, model.context_chars)
         recent, left_out = window(loop["trajectory"], max_chars=fits - len(loop["task"]))
-        earlier: list[AnyMessage] = turn.messages[: find_task(turn.messages)[1]]
-        messages: list[Message | AnyMessage] = [*earlier, task_message(loop, left_out=left_out), *recent]
-        if model.is_graph:
-            messages[len(earlier)] = task_message(loop, left_out=left_out, rules=context.rules)
-        elif earlier and isinstance(earlier[0], SystemMessage):  # the app's own system prompt goes on in ours
+        _, at = find_task(turn.messages)
+        earlier: list[AnyMessage] = turn.messages[:at]
+        task = task_message(loop, left_out=left_out, rules=context.rules if model.is_graph else "")
+        messages: list[Message | AnyMessage] = [*earlier, _with_attachments(task, turn.messages[at:]), *recent]
+        if not model.is_graph:
             own = prompt.fill(context.rules, context.assistant_prompt)
-            messages[0] = SystemMessage(f"{earlier[0].text}\n\n{own.text}")
-        else:
-            messages.insert(0, prompt.fill(context.rules, context.assistant_prompt))
+            if earlier and isinstance(earlier[0], SystemMessage):  # the app's own system prompt goes on in ours
+                messages[0] = SystemMessage(f"{earlier[0].text}\n\n{own.text}")
+            else:
+                messages.insert(0, own)
         reply = yield from ask(turn, "assistant", model, messages, budget)
         if model.is_graph:  # what its last turn called is its own matter, and done
             reply.message.pop("tool_calls", None)
@@ -44,3 +45,12 @@ def make_assistant(model: Speaker, *, prompt: Prompt, window_chars: int, budget:
         }
 
     return assistant
+
+
+def _with_attachments(task: Message, given: list[AnyMessage]) -> Message | AnyMessage:
+    """Keep the images and files that came with the task."""
+    content = given[0].content if given else ""
+    if isinstance(content, str):
+        return task
+    attached = [part for part in content if not isinstance(part, str) and part.get("type") != "text"]
+    return HumanMessage([{"type": "text", "text": task["content"]}, *attached]) if attached else task

@@ -152,7 +152,7 @@ def finish(turn: Turn, stopped: StopReason, change: Loop) -> Flow:
     turn.emit("end", stopped=stopped, answer=answer)
     return {
         "cmat": {"next": "__end__", **change, "stopped": stopped, "answer": answer, "spent": turn.spent},
-        "messages": [AIMessage(answer or _last_words(loop))],
+        "messages": [best_message(best) if best is not None and answer else AIMessage(_last_words(loop))],
     }
 
 
@@ -193,12 +193,20 @@ def better(best: Best | None, loop: Loop, verdict: Verdict) -> Best:
     score = verdict["score"] if verdict["phase"] == "after" else 0.0
     if best is not None and (best["score"], bool(best["answer"])) > (score, bool(loop["answer"])):
         return best
+    draft = loop.get("draft")
+    as_streamed = draft is not None and draft["content"] == loop["answer"]
     return {
         "attempt": loop["attempt"],
         "answer": loop["answer"],
+        "message_id": draft.get("id", "") if draft is not None and as_streamed else "",
         "score": score,
         "done_so_far": loop["done_so_far"],
     }
+
+
+def best_message(best: Best) -> AIMessage:
+    """Make the message that answers, under the id it was streamed with: whoever watched tokens sees it once."""
+    return AIMessage(best["answer"], id=best["message_id"] or None)
 
 
 def add_lesson(lessons: list[str], lesson: str) -> list[str]:

@@ -131,6 +131,8 @@ def from_langchain(reply: BaseMessage) -> Message:
     message: Message = {"role": "assistant", "content": text}
     if not isinstance(reply, AIMessage):
         return message
+    if reply.id is not None and reply.id.startswith("lc_run-"):  # LangChain's own, unlike a provider's never used again
+        message["id"] = reply.id
     if reply.tool_calls:
         message["tool_calls"] = [
             {"name": c["name"], "args": c["args"], "id": c["id"] or uuid.uuid4().hex} for c in reply.tool_calls

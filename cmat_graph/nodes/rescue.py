@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from langchain_core.messages import AIMessage
 from langgraph.errors import GraphBubbleUp, is_invalid_resume
 from langgraph.types import RetryPolicy
 
 from cmat_graph.errors import CmatError, EnvironmentFailure
-from cmat_graph.nodes.attempt import bring_to, record_end, session_actions
+from cmat_graph.nodes.attempt import best_message, bring_to, record_end, session_actions
 from cmat_graph.nodes.seat import Do, Flow, Node, Turn
 from cmat_graph.state import Loop
 
@@ -60,7 +59,7 @@ def rescued(node: Node, policy: RetryPolicy | None = None) -> Node:
                 "next": "__end__",
                 "spent": turn.spent,
             }
-            return {"cmat": change, "messages": [AIMessage(best["answer"])]}
+            return {"cmat": change, "messages": [best_message(best)]}
 
     return guarded
 

@@ -77,7 +77,17 @@ def test_messages_come_word_by_word_from_every_node_that_talks(watch):
         ("checker", "too "),
     ]
     assert ("reflect", "Write ") in words
-    assert words[-1] == ("checker", "The third.")  # the words are drafts; this whole message is the answer
+    assert words[-1] == ("checker", "approve")  # the answer was streamed when it was drafted, and does not come twice
+
+
+def test_the_answer_is_the_message_that_was_streamed(watch):
+    parts = watch(revised_then_retried(), ["messages", "values"])
+    streamed = [
+        chunk.id for mode, part in parts if mode == "messages" for chunk, meta in [part] if chunk.text == "third."
+    ]
+    answer = parts[-1][1]["messages"][-1]
+    assert answer.text == "The third."
+    assert [answer.id] == streamed
 
 
 def test_custom_events_tell_the_story(watch):
