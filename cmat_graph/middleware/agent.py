@@ -9,56 +9,44 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Generator, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
 from functools import partial
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Any, Literal
 
+from langchain.agents.middleware import AgentMiddleware, ExtendedModelResponse, ModelRequest, ModelResponse, hook_config
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
-from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import var_child_runnable_config
-from langchain_core.tools import BaseTool
-from langchain_core.utils.function_calling import convert_to_openai_tool
 from langgraph.config import get_config
 from langgraph.constants import TAG_NOSTREAM
 from langgraph.runtime import Runtime
 from langgraph.store.base import BaseStore
-from langgraph.types import Command
-from pydantic import TypeAdapter, ValidationError
 
-from cmat_graph.errors import ConfigurationError, MissingExtraError
+from cmat_graph.errors import ConfigurationError
 from cmat_graph.graph import Model, judge_for, speaker_for
 from cmat_graph.memory.reflections import recall
 from cmat_graph.memory.short_term import window
+from cmat_graph.middleware.requests import (
+    CHECKER,
+    AgentLoop,
+    CMATAgentState,
+    as_assistant,
+    is_outermost,
+    last_turn,
+    noted,
+    structured,
+    task_at,
+    with_lessons,
+)
 from cmat_graph.nodes import make_reflect
 from cmat_graph.nodes.attempt import Limits, announce, better, judgement, name_of, record_end, said
-from cmat_graph.nodes.calling import Prompt, Prompts, ask, from_langchain, show, task_message, transcript
+from cmat_graph.nodes.calling import Prompt, Prompts, ask, from_langchain, show, transcript
 from cmat_graph.nodes.checker import TRY, Probe
 from cmat_graph.nodes.roles import other_role
 from cmat_graph.nodes.seat import Call, Do, Seat, Turn
 from cmat_graph.nodes.verdicts import parse_verdict
-from cmat_graph.probes import probe_arguments
-from cmat_graph.state import Loop, RunContext, merge
-from cmat_graph.traces.handler import find_recorder
+from cmat_graph.state import RunContext
 from cmat_graph.traces.recorder import to_message
 from cmat_graph.types import Decision, Finding, Message, Phase, StopReason, Verdict
 
-try:
-    from langchain.agents.middleware import (
-        AgentMiddleware,
-        AgentState,
-        ExtendedModelResponse,
-        ModelRequest,
-        ModelResponse,
-        hook_config,
-    )
-    from langchain.agents.middleware.types import OmitFromInput
-except ImportError as exc:
-    raise MissingExtraError.of("agents", exc) from exc
-
-CHECKER = "checker"
-"""Name of the human message that carries the checker's words."""
 NO_ANSWER = "No answer was accepted."
 SPEAK = "Speak only as the Assistant."
 SHOWN_CHARS = 12_000
@@ -66,19 +54,6 @@ SHOWN_CHARS = 12_000
 
 Judging = Generator[Call | Do, Any, Verdict]
 Updating = Generator[Call | Do, Any, Any]
-
-
-class AgentLoop(Loop, total=False):
-    """What CMAT keeps in an agent's state, all under the one key `cmat`."""
-
-    misuse: dict[str, dict[str, Any]]
-    """What the tools' schemas say against the model's last turn, by the turn's text; each is a `Finding`."""
-
-
-class CMATAgentState(AgentState[Any]):
-    """An agent's state with CMAT in it."""
-
-    cmat: NotRequired[Annotated[AgentLoop, OmitFromInput, merge]]
 
 
 class CMATMiddleware(AgentMiddleware[CMATAgentState, Any, Any]):
@@ -161,19 +136,19 @@ class CMATMiddleware(AgentMiddleware[CMATAgentState, Any, Any]):
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
     ) -> ExtendedModelResponse[Any]:
         """Show the lessons beside the task, and look at the arguments of the tool calls that come back."""
-        request = _with_lessons(request)
-        with _as_assistant(request) as step:
+        request = with_lessons(request)
+        with as_assistant(request) as step:
             response = handler(request)
-            return _noted(request, response, step())
+            return noted(request, response, step())
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> ExtendedModelResponse[Any]:
         """Show the lessons beside the task, and look at the arguments of the tool calls that come back."""
-        request = _with_lessons(request)
-        with _as_assistant(request) as step:
+        request = with_lessons(request)
+        with as_assistant(request) as step:
             response = await handler(request)
-            return await asyncio.to_thread(_noted, request, response, step())
+            return await asyncio.to_thread(noted, request, response, step())
 
     @hook_config(can_jump_to=["model", "end"])
     def after_model(self, state: CMATAgentState, runtime: Runtime[Any]) -> dict[str, Any] | None:
@@ -196,14 +171,14 @@ class CMATMiddleware(AgentMiddleware[CMATAgentState, Any, Any]):
     # -- how a run begins and ends --------------------------------------------------------------------------------
 
     def _open(self, turn: Turn) -> Updating:
-        at = _task_at(turn.messages)
+        at = task_at(turn.messages)
         task = str(turn.messages[at].text) if at >= 0 else ""
         memory = self._store or turn.runtime.store
         lessons: list[str] = []
         if memory is not None and task:
             lessons = yield Do(partial(recall, memory, env=self._context.env, node="assistant", task=task))
         opened = self._opened(turn, task, lessons)
-        if turn.recorder is not None and _is_outermost(turn.config):
+        if turn.recorder is not None and is_outermost(turn.config):
             turn.recorder.assign(task=task, roles=self._roles)
         turn.loop = opened
         turn.emit("task", episode=opened["episode"], roles=self._roles, lessons=lessons)
@@ -245,13 +220,13 @@ class CMATMiddleware(AgentMiddleware[CMATAgentState, Any, Any]):
         if turn.loop.get("stopped") != "running":
             return None
         turn.context = self._context
-        last, _ = _last_turn(turn.messages)
+        last, _ = last_turn(turn.messages)
         answer = str(last.text) if last is not None else ""
         yield from self._record_end(turn, "ended", answer)
         return {"cmat": {"stopped": "ended", "answer": answer}}
 
     def _record_end(self, turn: Turn, stopped: StopReason, answer: str) -> Generator[Call | Do, Any, None]:
-        if _is_outermost(turn.config):
+        if is_outermost(turn.config):
             yield from record_end(turn, stopped, answer)
         turn.emit("end", stopped=stopped, answer=answer)
 
@@ -260,23 +235,23 @@ class CMATMiddleware(AgentMiddleware[CMATAgentState, Any, Any]):
     def _check(self, state: CMATAgentState, turn: Turn) -> Updating:
         opened: AgentLoop = {}
         if turn.loop.get("stopped") != "running":  # another middleware went on, past our `before_agent`
-            at = _task_at(turn.messages)
+            at = task_at(turn.messages)
             turn.loop = opened = self._opened(turn, str(turn.messages[at].text) if at >= 0 else "", [])
         update = yield from self._decide(turn, structured=state.get("structured_response") is not None)
         if update is None:
             return None
         update["cmat"] = {**opened, **update["cmat"]}
         if update["cmat"].get("stopped", "running") != "running" and "structured_response" in state:
-            update.update(_structured(state["structured_response"], update))
+            update.update(structured(state["structured_response"], update))
         return update
 
     def _decide(self, turn: Turn, *, structured: bool) -> Updating:
-        message, answered = _last_turn(turn.messages)
+        message, answered = last_turn(turn.messages)
         if message is None:
             return None
         turn.context = self._context
         turn.asking = {**turn.config, "tags": [*(turn.config.get("tags") or ()), TAG_NOSTREAM]}
-        since = turn.messages[_task_at(turn.messages, turn.loop["task"]) + 1 :]
+        since = turn.messages[task_at(turn.messages, turn.loop["task"]) + 1 :]
         recent, _ = window([to_message(m) for m in since], max_chars=SHOWN_CHARS)
         turn.loop = {**turn.loop, "trajectory": recent}
         draft = from_langchain(message)
@@ -374,7 +349,7 @@ class CMATMiddleware(AgentMiddleware[CMATAgentState, Any, Any]):
         """Ask the checker's model, if there is one, about what the cheap checks leave open."""
         if self._checker is None:
             return judgement(phase, "approve", source="probes")
-        at = max(0, _task_at(turn.messages, turn.loop["task"]))
+        at = max(0, task_at(turn.messages, turn.loop["task"]))
         earlier, _ = window([to_message(m) for m in turn.messages[:at]], max_chars=SHOWN_CHARS // 3)
         before = "".join(f"{message['role']}: {show(message)}\n" for message in earlier)
         noticed = f"\nA probe noticed: {finding.text} {finding.hint}" if finding is not None else ""
@@ -440,57 +415,6 @@ async def _aplay(node: Callable[[Turn], Updating], state: Any) -> dict[str, Any]
     return update  # type: ignore[no-any-return]
 
 
-def _with_lessons(request: ModelRequest[Any]) -> ModelRequest[Any]:
-    """Quote the lessons below the task, in this request only; the system message stays as it is."""
-    loop: AgentLoop = request.state.get("cmat") or {}  # type: ignore[assignment]
-    at = _task_at(request.messages, loop.get("task"))
-    if not loop.get("lessons") or at < 0:
-        return request
-    block = task_message({"task": "", "lessons": loop["lessons"]})["content"]
-    task = request.messages[at]
-    content: Any = task.content
-    content = content + block if isinstance(content, str) else [*content, {"type": "text", "text": block.strip()}]
-    shown = task.model_copy(update={"content": content})
-    return request.override(messages=[*request.messages[:at], shown, *request.messages[at + 1 :]])
-
-
-@contextmanager
-def _as_assistant(request: ModelRequest[Any]) -> Iterator[Callable[[], str]]:
-    """Tell the recorder that the model speaks as the assistant; yields how to ask for the call's trace key."""
-    config = get_config()
-    recorder = find_recorder(config)
-    told = config.get("metadata") or {}
-    if recorder is None or "cmat_call" in told:  # inside our own graph, its assistant's node has told already
-        yield lambda: ""
-        return
-    call = uuid.uuid4().hex
-    loop: AgentLoop = request.state.get("cmat") or {}  # type: ignore[assignment]
-    told = {**told, "cmat_call": call, "cmat_node": "assistant", "cmat_attempt": loop.get("attempt", 1)}
-    token = var_child_runnable_config.set({**config, "metadata": told})
-    try:
-        yield partial(recorder.key_of, call)
-    finally:
-        var_child_runnable_config.reset(token)
-
-
-def _noted(request: ModelRequest[Any], response: ModelResponse[Any], step: str) -> ExtendedModelResponse[Any]:
-    """Leave for `after_model` what only the request tells: the call's trace key, and what the tools' schemas say."""
-    message = next((m for m in reversed(response.result) if isinstance(m, AIMessage)), None)
-    change: AgentLoop = {"step": step, "misuse": _misuse(message, request.tools) if message is not None else {}}
-    return ExtendedModelResponse(model_response=response, command=Command(update={"cmat": change}))
-
-
-def _misuse(message: AIMessage, tools: Sequence[Any]) -> dict[str, dict[str, Any]]:
-    """Check arguments against schemas. Calls of tools unknown here are left to whoever brought them in."""
-    known = {tool.name: tool for tool in tools if isinstance(tool, BaseTool)}
-    for call in message.tool_calls:
-        if tool := known.get(call["name"]):
-            schema = convert_to_openai_tool(tool)["function"]["parameters"]
-            if finding := probe_arguments(call["name"], call["args"], schema):
-                return {name_of(from_langchain(message)): asdict(finding)}
-    return {}
-
-
 def _against(phase: Phase, finding: Finding, decision: Decision = "revise") -> Verdict:
     return judgement(
         phase, decision, source="probes", category=finding.category, reason=finding.text, hint=finding.hint
@@ -500,41 +424,3 @@ def _against(phase: Phase, finding: Finding, decision: Decision = "revise") -> V
 def _decided(turn: Turn, verdict: Verdict) -> AgentLoop:
     announce(turn, verdict)
     return {"verdict": verdict, "unreadable": turn.loop["unreadable"] + (verdict["category"] == "unreadable")}
-
-
-def _task_at(messages: Sequence[AnyMessage], task: str | None = None) -> int:
-    """Return where the task stands: the last human message, or the one that says `task`; -1 when there is none."""
-    human = [i for i, m in enumerate(messages) if isinstance(m, HumanMessage) and m.name != CHECKER]
-    stated = [i for i in human if task is not None and messages[i].text == task]
-    return (stated or human or [-1])[-1]
-
-
-def _last_turn(messages: Sequence[AnyMessage]) -> tuple[AIMessage | None, set[str]]:
-    """Return the model's last message, and which of its calls were answered already."""
-    answered: set[str] = set()
-    for message in reversed(messages):
-        if isinstance(message, AIMessage):
-            return message, answered
-        if isinstance(message, ToolMessage):
-            answered.add(message.tool_call_id)
-    return None, answered
-
-
-def _is_outermost(config: RunnableConfig) -> bool:
-    """Tell whether the agent is the whole run; inside another graph, that graph says how the episode ends."""
-    return "|" not in str((config.get("configurable") or {}).get("checkpoint_ns", ""))
-
-
-def _structured(last: Any, update: dict[str, Any]) -> dict[str, Any]:
-    """Give an agent that owes a structured answer the best attempt's, or None where the last was of another kind.
-
-    One that only talked would be asked again by its own graph, without end; it is stopped here.
-    """
-    if last is None:
-        return {"jump_to": "end"}
-    if "messages" not in update:
-        return {}
-    try:
-        return {"structured_response": TypeAdapter(type(last)).validate_json(update["cmat"]["answer"])}
-    except ValidationError:
-        return {"structured_response": None}

@@ -1,0 +1,14 @@
+"""CMAT for an agent you already have: `create_agent(..., middleware=[CMATMiddleware("openai:gpt-5-mini")])`."""
+
+from __future__ import annotations
+
+from cmat_graph.errors import MissingExtraError
+
+try:
+    import langchain.agents.middleware  # noqa: F401
+except ImportError as exc:
+    raise MissingExtraError.of("agents", exc) from exc
+
+from cmat_graph.middleware.agent import NO_ANSWER, CMATMiddleware
+
+__all__ = ["NO_ANSWER", "CMATMiddleware"]
