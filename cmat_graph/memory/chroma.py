@@ -146,9 +146,10 @@ class ChromaStore(BaseStore):
         wanted = op.limit + op.offset
         if not op.filter:
             # Chroma takes many times longer with `where`: first look whether the nearest of all are of this namespace.
-            near = [found for found in self._query(vector, 4 * wanted) if _is_in(found[1], op.namespace_prefix)]
-            if len(near) >= wanted:
-                return [_search_item(*found) for found in near[:wanted]]
+            for times in (4, 16):
+                near = [found for found in self._query(vector, times * wanted) if _is_in(found[1], op.namespace_prefix)]
+                if len(near) >= wanted:
+                    return [_search_item(*found) for found in near[:wanted]]
         # A filter looks into the values, which Chroma does not: then every item of the namespace is ranked.
         number = self._collection.count() if op.filter else wanted
         return [_search_item(*found) for found in self._query(vector, number, _all([*where, {"indexed": True}]))]
@@ -156,9 +157,6 @@ class ChromaStore(BaseStore):
     def _query(
         self, vector: list[float], number: int, where: Where | None = None
     ) -> list[tuple[str, Mapping[str, Any], float]]:
-        number = min(number, self._collection.count())
-        if number == 0:
-            return []
         found = self._collection.query(
             query_embeddings=[vector],
             n_results=number,
