@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cmat_graph.state import RunContext
     from cmat_graph.types import Budget, Episode, Finding, Task
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "AdapterCard": "adapters",
