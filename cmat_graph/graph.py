@@ -100,10 +100,9 @@ def create_cmat_graph(
         raise ConfigurationError(
             "max_attempts must be at least 1, max_revisions at least 0 and tool_seconds more than 0"
         )
-    if unknown := set(human) - {"user", "checker"}:
-        raise ConfigurationError(f"a person sits at 'user' or 'checker', not at {min(unknown)!r}: human=(\"checker\",)")
-    if budget is not None and budget.cost is not None and not budget.prices:
-        raise ConfigurationError('a cost budget needs prices: Budget(cost=1.0, prices={"model": (in, out)})')
+    _check_words("human", human, ("user", "checker"))
+    _check_words("checks", checks, ("before", "after"))
+    _check_budget(budget)
     toolbox = Toolbox(tools, seconds=tool_seconds) if tools else None
     actor = speaker_for(assistant, tools=toolbox.tools if toolbox else ())
     judge = judge_for(checker) if checker is not None and checker != "probes" else None
@@ -168,6 +167,26 @@ def create_cmat_graph(
     graph.add_conditional_edges("reflect", where_next, ["assistant", "retry", END])
     graph.add_edge("retry", "assistant")
     return graph
+
+
+def _check_words(name: str, given: Collection[str], known: tuple[str, ...]) -> None:
+    if isinstance(given, str):
+        raise ConfigurationError(f"{name} is a list of words, not one: {name}=({given!r},)")
+    if unknown := set(given) - set(known):
+        raise ConfigurationError(f"{name} does not know {min(unknown)!r}; known: {', '.join(known)}")
+
+
+def _check_budget(budget: Budget | None) -> None:
+    if budget is None:
+        return
+    for name in ("tokens", "seconds", "cost"):
+        limit = getattr(budget, name)
+        if limit is not None and not limit > 0:
+            raise ConfigurationError(
+                f"a budget of {name}={limit} allows nothing; give more than 0, or None for no limit"
+            )
+    if budget.cost is not None and not budget.prices:
+        raise ConfigurationError('a cost budget needs prices: Budget(cost=1.0, prices={"model": (in, out)})')
 
 
 def where_next(state: CmatState) -> Next:

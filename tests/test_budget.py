@@ -128,7 +128,26 @@ def test_an_action_that_no_budget_was_left_for_does_not_run():
     assert (state["cmat"]["stopped"], state["cmat"]["done_so_far"], session.score()) == ("tokens", [], 0.0)
 
 
-def test_a_budget_of_nothing_asks_nobody_twice():
+def test_the_smallest_budget_asks_nobody_twice():
     model, checker = script("a"), script("approve")
-    state = ask(model, checker=checker, budget=Budget(tokens=0))
+    state = ask(model, checker=checker, budget=Budget(tokens=1))
     assert (state["stopped"], len(model.calls), len(checker.calls)) == ("tokens", 1, 0)
+
+
+@pytest.mark.parametrize("wrong", [{"tokens": 0}, {"seconds": -1.0}, {"cost": float("nan"), "prices": {"x": (1, 1)}}])
+def test_a_budget_that_allows_nothing_is_refused(wrong):
+    with pytest.raises(ConfigurationError, match="allows nothing"):
+        create_cmat_graph(script("4"), budget=Budget(**wrong))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "fix"),
+    [
+        ({"human": ("boss",)}, "known: user, checker"),
+        ({"checks": ("sometimes",)}, "known: before, after"),
+        ({"human": "checker"}, r"human=\('checker',\)"),
+    ],
+)
+def test_words_that_mean_nothing_are_refused(wrong, fix):
+    with pytest.raises(ConfigurationError, match=fix):
+        create_cmat_graph(script("4"), **wrong)
