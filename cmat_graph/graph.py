@@ -102,6 +102,7 @@ def create_cmat_graph(
         )
     _check_words("human", human, ("user", "checker"))
     _check_words("checks", checks, ("before", "after"))
+    _check_words("on_exhausted", (on_exhausted,), ("execute", "abort"))
     _check_budget(budget)
     toolbox = Toolbox(tools, seconds=tool_seconds) if tools else None
     actor = speaker_for(assistant, tools=toolbox.tools if toolbox else ())
@@ -213,5 +214,5 @@ def judge_for(model: Model) -> Speaker:
         return plain
     try:
         return Speaker(bind([Judgement], tool_choice="any"), label=plain.label)
-    except NotImplementedError:
+    except Exception:  # each provider has its own way to say that it takes no tools, or none by force
         return plain

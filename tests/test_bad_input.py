@@ -15,6 +15,7 @@ from sculptures import DONE, ENV, RIGHT, TASK, WRONG, script
 from cmat_graph import RunContext, create_cmat_graph
 from cmat_graph.envs.dbbench import operation
 from cmat_graph.memory import remember
+from cmat_graph.nodes.attempt import NO_ANSWER
 from cmat_graph.traces import Recorder, SQLTraceStore
 from cmat_graph.types import Reflection
 
@@ -204,5 +205,5 @@ def test_whatever_is_said_without_an_environment_it_ends_within_its_limits(said,
     assert calls["assistant"] <= attempts * drafts
     assert calls["checker"] <= attempts * drafts
     assert calls.get("reflector", 0) <= attempts
-    assert state["messages"][-1].text in said or state["messages"][-1].text == ""
+    assert state["messages"][-1].text in said or state["messages"][-1].text == NO_ANSWER
     assert "after" not in limits["checks"] or state["messages"][-1].text != FLIP

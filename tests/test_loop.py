@@ -11,6 +11,7 @@ from sculptures import DONE, ENV, RIGHT, TASK, WRONG, script
 from cmat_graph import RunContext, create_cmat_graph
 from cmat_graph.envs.dbbench import answer, operation
 from cmat_graph.memory import recall
+from cmat_graph.nodes.attempt import NO_ANSWER
 from cmat_graph.types import Finding
 
 SET = operation(RIGHT, "Set.")
@@ -119,7 +120,7 @@ def test_a_role_flip_is_sent_back_and_rejected_when_repeated(flip, max_revisions
     checker = script("approve")
     state = act(script(flip), checker=checker, max_revisions=max_revisions, max_attempts=1)
     assert (state["stopped"], state["verdict"]["category"], state["left"]) == ("rejected", "role", UNTOUCHED)
-    assert (checker.calls, state["text"]) == ([], "")
+    assert (checker.calls, state["text"]) == ([], NO_ANSWER)
 
 
 @pytest.mark.parametrize("flip", FLIPS)
@@ -133,7 +134,7 @@ def test_a_role_flip_can_be_mended(flip):
 def test_a_role_flip_is_no_answer():
     model = script("Checker: approve", "User: Well done.", "Checker: approve")
     state = ask(model, checker=script("approve"), max_attempts=1)
-    assert (state["stopped"], state["answer"], state["text"]) == ("attempts", "", "")
+    assert (state["stopped"], state["answer"], state["text"]) == ("attempts", "", NO_ANSWER)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from sculptures import script
 
 from cmat_graph import create_cmat_graph
 from cmat_graph.errors import ConfigurationError
+from cmat_graph.nodes.attempt import NO_ANSWER
 from cmat_graph.traces import Recorder
 from cmat_graph.types import Task
 
@@ -134,7 +135,7 @@ def test_a_checker_model_gates_calls():
 
 def test_a_rejected_call_never_runs():
     state = play(script(calls("double", number=1)), checker=script("reject: no"), max_attempts=1)
-    assert (RAN, state["stopped"], state["text"]) == ([], "rejected", "")
+    assert (RAN, state["stopped"], state["text"]) == ([], "rejected", NO_ANSWER)
 
 
 # -- what goes wrong while it runs ----------------------------------------------------------------------------------

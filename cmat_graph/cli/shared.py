@@ -14,7 +14,7 @@ from rich.table import Table
 
 from cmat_graph.evaluation import ArmResult
 
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, markup=False)
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 

@@ -42,13 +42,16 @@ def list_runs(*, traces_url: str, as_json: bool) -> None:
         print_json(runs)
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("run", "environment")
     for name in ("episodes", "solved", "steps", "tokens"):
         table.add_column(name, justify="right")
     for row in runs:
-        table.add_row(row["run"], row["env"], *(f"{row[k]:,}" for k in ("episodes", "solved", "steps", "tokens")))
+        table.add_row(
+            escape(row["run"]), escape(row["env"]), *(f"{row[k]:,}" for k in ("episodes", "solved", "steps", "tokens"))
+        )
     Console().print(table)
 
 

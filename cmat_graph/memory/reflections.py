@@ -29,4 +29,5 @@ def recall(store: BaseStore, *, env: str, node: str, task: str, limit: int = 3) 
     """Return the lessons of the most similar tasks, without repeats; those of unlike tasks only distract."""
     found = store.search(namespace(env, node), query=task, limit=limit * 3)
     close = [item for item in found if item.score is None or item.score >= MIN_SIMILARITY]
-    return list(dict.fromkeys(str(item.value["text"]) for item in close))[:limit]
+    texts = [text for item in close if isinstance(text := item.value.get("text"), str)]
+    return list(dict.fromkeys(texts))[:limit]

@@ -9,6 +9,7 @@ try:
 except ImportError as exc:
     raise MissingExtraError.of("agents", exc) from exc
 
-from cmat_graph.middleware.agent import NO_ANSWER, CMATMiddleware
+from cmat_graph.middleware.agent import CMATMiddleware
+from cmat_graph.nodes.attempt import NO_ANSWER
 
 __all__ = ["NO_ANSWER", "CMATMiddleware"]

@@ -37,7 +37,7 @@ from cmat_graph.middleware.requests import (
     with_lessons,
 )
 from cmat_graph.nodes import make_reflect
-from cmat_graph.nodes.attempt import Limits, announce, better, judgement, name_of, record_end, said
+from cmat_graph.nodes.attempt import NO_ANSWER, Limits, announce, better, judgement, name_of, record_end, said
 from cmat_graph.nodes.calling import Prompt, Prompts, ask, from_langchain, show, transcript
 from cmat_graph.nodes.checker import TRY, Probe
 from cmat_graph.nodes.roles import other_role
@@ -47,7 +47,6 @@ from cmat_graph.state import RunContext
 from cmat_graph.traces.recorder import to_message
 from cmat_graph.types import Decision, Finding, Message, Phase, StopReason, Verdict
 
-NO_ANSWER = "No answer was accepted."
 SPEAK = "Speak only as the Assistant."
 SHOWN_CHARS = 12_000
 """How much of what happened the checker is shown; of the conversation before the task, a third of it."""
@@ -295,6 +294,8 @@ class CMATMiddleware(AgentMiddleware[CMATAgentState, Any, Any]):
         else:
             request = f"Judge this action before it runs:\n{show(draft)}"
             verdict = yield from self._consult(turn, "before", request, finding)
+            if finding is not None and self._checker is None and self._on_exhausted == "abort":
+                verdict = _against("before", finding, "reject")  # the agent insists, and nobody is there to be asked
         if verdict["decision"] != "revise" or loop["revisions"] < self._max_revisions:
             return verdict
         if self._on_exhausted == "abort":

@@ -24,7 +24,12 @@ def make_assistant(model: Speaker, *, prompt: Prompt, window_chars: int, budget:
         _, at = find_task(turn.messages)
         earlier: list[AnyMessage] = turn.messages[:at]
         task = task_message(loop, left_out=left_out, rules=context.rules if model.is_graph else "")
-        messages: list[Message | AnyMessage] = [*earlier, _with_attachments(task, turn.messages[at:]), *recent]
+        messages: list[Message | AnyMessage] = [
+            *earlier,
+            _with_attachments(task, turn.messages[at:]),
+            *turn.messages[at + 1 :],
+            *recent,
+        ]
         if not model.is_graph:
             own = prompt.fill(context.rules, context.assistant_prompt)
             if earlier and isinstance(earlier[0], SystemMessage):  # the app's own system prompt goes on in ours

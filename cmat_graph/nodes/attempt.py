@@ -20,6 +20,10 @@ STEPS_OF_A_ROUND = 5
 """Graph steps between two decisions of the checker, at most: reflect, retry, assistant, checker and one spare."""
 
 
+NO_ANSWER = "No answer was accepted."
+"""Said in place of an empty message, which some providers refuse when the conversation goes on."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What bounds an episode."""
@@ -261,9 +265,9 @@ def _last_words(loop: Loop) -> str:
     """Return the assistant's last turn in its own name when no attempt gave an answer and nobody forbade it."""
     verdict = loop.get("verdict")
     if verdict is not None and verdict["phase"] == "before" and verdict["decision"] == "reject":
-        return ""
+        return NO_ANSWER
     own = [turn for turn in loop["trajectory"] if turn["role"] == "assistant" and not other_role(turn)]
-    return own[-1]["content"] if own else ""
+    return (own[-1]["content"] if own else "") or NO_ANSWER
 
 
 _NOTHING: Message = {"role": "assistant", "content": ""}

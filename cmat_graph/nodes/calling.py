@@ -32,6 +32,8 @@ from cmat_graph.types import Budget, Message
 
 Prompts = Mapping[str, str | Path] | str | Path
 PROMPTED = ("user", "assistant", "checker", "reflect")
+EARLIER_CHARS = 4_000
+LESSON_CHARS = 1_000
 REPLY_CHARS = 50_000
 """Longest reply of a model that is kept."""
 
@@ -133,7 +135,10 @@ def from_langchain(reply: BaseMessage) -> Message:
         return message
     if reply.id is not None and reply.id.startswith("lc_run-"):  # LangChain's own, unlike a provider's never used again
         message["id"] = reply.id
-    if reply.tool_calls:
+    endless = next((c["name"] for c in reply.tool_calls if len(repr(c["args"])) > REPLY_CHARS), None)
+    if endless is not None:
+        message["garbled"] = endless
+    elif reply.tool_calls:
         message["tool_calls"] = [
             {"name": c["name"], "args": c["args"], "id": c["id"] or uuid.uuid4().hex} for c in reply.tool_calls
         ]
@@ -156,7 +161,7 @@ def task_message(loop: Loop, *, left_out: int = 0, rules: str = "") -> Message:
 
 def quote(texts: Iterable[str]) -> str:
     """Write each text as one quoted line."""
-    return "\n".join(f"> {' '.join(text.split())}" for text in texts)
+    return "\n".join(f"> {' '.join(text[:LESSON_CHARS].split())}" for text in texts)
 
 
 def transcript(loop: Loop) -> str:
@@ -164,6 +169,13 @@ def transcript(loop: Loop) -> str:
     turns = [task_message(loop), *loop["trajectory"]]
     # Indented, so that no line of a turn looks like the start of another's.
     return "\n".join(f"{turn['role']}: " + show(turn).replace("\n", "\n  ") for turn in turns)
+
+
+def conversation(messages: Sequence[AnyMessage]) -> str:
+    """Write out the end of what was said before the task, for a node that judges what came of it."""
+    at = max((i for i, message in enumerate(messages) if isinstance(message, HumanMessage)), default=0)
+    said = "".join(f"{m.type}: {m.text!s}".replace("\n", "\n  ") + "\n" for m in messages[:at])
+    return f"Before this task:\n{said[-EARLIER_CHARS:]}\nThe task:\n" if said else ""
 
 
 def show(message: Message) -> str:
@@ -183,7 +195,8 @@ def _own_prompt(node: str, own: Prompts | None) -> str | None:
         if unknown := set(own) - set(PROMPTED):
             raise ConfigurationError(f"no node {sorted(unknown)[0]!r} has a prompt; known: {', '.join(PROMPTED)}")
         given = own.get(node)
-        return _read(given) if isinstance(given, Path) else given
+        is_path = isinstance(given, Path) or (given is not None and given.endswith(".md") and "\n" not in given)
+        return _read(Path(given)) if is_path and given is not None else str(given) if given is not None else None
     folder = Path(own)
     if not folder.is_dir():
         raise ConfigurationError(f"no folder of prompts at {folder}; give a folder, or a dict of texts by node")

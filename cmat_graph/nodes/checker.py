@@ -24,7 +24,7 @@ from cmat_graph.nodes.attempt import (
     send_back,
     so_far,
 )
-from cmat_graph.nodes.calling import Prompt, Speaker, ask, show, transcript
+from cmat_graph.nodes.calling import Prompt, Speaker, ask, conversation, show, transcript
 from cmat_graph.nodes.roles import other_role
 from cmat_graph.nodes.seat import Call, Do, Flow, Node, Turn
 from cmat_graph.nodes.tools import Toolbox
@@ -121,11 +121,12 @@ def make_checker(
         finding = yield from probe(turn, draft)
         if finding is not None and not insists:
             return _doubt("before", finding)
-        if finding is not None and finding.certain:
+        if model is None and finding is not None:  # the assistant insists, and nobody else is there to be asked
             if limits.on_exhausted == "abort":
                 return judgement("before", "reject", source="limit", category="repetition", reason=finding.text)
-            reason = f"Repeated in spite of: {finding.text}"
-            return judgement("before", "approve", source="limit", score=0.0, reason=reason)
+            if finding.certain:
+                reason = f"Repeated in spite of: {finding.text}"
+                return judgement("before", "approve", source="limit", score=0.0, reason=reason)
         if model is None:
             return judgement("before", "approve", source="probes")
         request = f"Judge this action before it runs:\n{show(draft)}{_noticed(finding)}"
@@ -168,7 +169,7 @@ def make_checker(
             return {"cmat": {**answered, "next": "reflect" if learn else "assistant"}}
         if draft is not None and verdict["decision"] == "revise" and loop["revisions"] < limits.max_revisions:
             back = send_back(turn, verdict)
-            back["cmat"] = {**back["cmat"], "done": False}
+            back["cmat"] = {**back["cmat"], "done": False, "best": better(loop["best"], loop, verdict)}
             return _count(back, turn, verdict)
         failed = yield from fail(turn, verdict, limits)
         failed["cmat"] = {"answer": loop["answer"], **failed["cmat"]}
@@ -235,7 +236,7 @@ def make_checker(
         assert model is not None
         messages: list[Any] = [
             prompt.fill(turn.context.rules, turn.context.checker_prompt),
-            {"role": "user", "content": f"{transcript(turn.loop)}\n\n{request}"},
+            {"role": "user", "content": f"{conversation(turn.messages)}{transcript(turn.loop)}\n\n{request}"},
         ]
         reply = yield from ask(turn, "checker", model, messages, limits.budget)
         return parse_verdict(reply.message, phase)

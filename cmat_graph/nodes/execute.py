@@ -12,7 +12,7 @@ from langgraph.store.base import BaseStore
 
 from cmat_graph.nodes.attempt import bring_to, name_of, of_environment, so_far
 from cmat_graph.nodes.seat import Call, Do, Flow, Node, Turn
-from cmat_graph.nodes.tools import Toolbox
+from cmat_graph.nodes.tools import RESULT_CHARS, Toolbox
 from cmat_graph.state import Loop
 from cmat_graph.types import Message, Observation
 
@@ -84,6 +84,9 @@ def _step(turn: Turn, action: str) -> Generator[Call | Do, Any, Observation]:
     yield from bring_to(turn, so_far(turn.loop))
     seen: Observation = yield Do(of_environment, session.step, action)
     turn.context.played.append(action)
+    if len(seen.text) > RESULT_CHARS:
+        cut = f"{seen.text[:RESULT_CHARS]}\n[{len(seen.text) - RESULT_CHARS} more characters were cut]"
+        seen = replace(seen, text=cut)
     return seen
 
 

@@ -10,12 +10,14 @@ from langgraph.store.base import BaseStore
 
 from cmat_graph.memory.reflections import remember
 from cmat_graph.nodes.attempt import Limits, add_lesson, finish, out_of, said
-from cmat_graph.nodes.calling import Prompt, Speaker, ask, transcript
+from cmat_graph.nodes.calling import Prompt, Speaker, ask, conversation, transcript
 from cmat_graph.nodes.seat import Call, Do, Flow, Node, Turn
 from cmat_graph.state import Loop
+from cmat_graph.traces.redact import Redactor
 from cmat_graph.types import Message, Reflection
 
 MAX_LESSON_CHARS = 400
+_REDACTOR = Redactor()
 
 
 def make_reflect(model: Speaker | None, *, prompt: Prompt, store: BaseStore | None, limits: Limits) -> Node:
@@ -35,8 +37,10 @@ def make_reflect(model: Speaker | None, *, prompt: Prompt, store: BaseStore | No
         lesson = (yield from _write(turn)) if model is not None else ""
         # Without a model only what was noticed about the action itself is worth another task's attention.
         earned = bool(lesson) or loop["flaw"] != verdict["reason"] or verdict["decision"] == "revise"
-        lesson = lesson or f"{loop['flaw']} {verdict['hint']}".strip()
-        reflection = Reflection(text=lesson, task=loop["task"], env=turn.context.env, attempt=loop["attempt"])
+        lesson = _REDACTOR.text(lesson or f"{loop['flaw']} {verdict['hint']}".strip())[:MAX_LESSON_CHARS]
+        reflection = Reflection(
+            text=lesson, task=_REDACTOR.text(loop["task"]), env=turn.context.env, attempt=loop["attempt"]
+        )
         if turn.recorder is not None:
             turn.recorder.reflection(reflection)
         memory = store or turn.runtime.store
@@ -56,7 +60,7 @@ def make_reflect(model: Speaker | None, *, prompt: Prompt, store: BaseStore | No
         why = f"The attempt failed: {said(verdict)}" if turn.loop["done"] else f"This failed: {turn.loop['flaw']}"
         messages: list[Message | AnyMessage] = [
             prompt.fill(turn.context.rules, turn.context.reflect_prompt),
-            {"role": "user", "content": f"{transcript(turn.loop)}\n\n{why}\nLesson:"},
+            {"role": "user", "content": f"{conversation(turn.messages)}{transcript(turn.loop)}\n\n{why}\nLesson:"},
         ]
         reply = yield from ask(turn, "reflect", model, messages, limits.budget)
         return " ".join(reply.text.split())[:MAX_LESSON_CHARS]

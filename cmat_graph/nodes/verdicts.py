@@ -15,17 +15,29 @@ READ_CHARS = 20_000
 """How much of a reply is searched; a verdict does not stand behind megabytes."""
 TOLD_CHARS = 1_000
 """How much of a reason or a hint is kept."""
-_WORD = re.compile(
-    r"[\W_]{0,9}((?:verdict|decision)[\W_]{1,9})?(approve|revise|reject)(?:e?[ds])?\b(.*)", re.IGNORECASE
+_AGAINST = re.compile(
+    r"""[\s"'`*_#(>-]{0,9}(?:(?:verdict|decision)["'`*_]{0,3}\s*[:=]?\s*)?["'`*_]{0,3}(revise|reject)(?:e?[ds])?\b""",
+    re.IGNORECASE,
 )
-_ENDS = re.compile(r"[\"'`*_)\]]{0,4}\s{0,4}(?:$|[.,:;!(–—-])")
-"""What may follow a plain `approve`: `approve this? never` and `approve | revise` are no approvals."""
+_APPROVES = re.compile(
+    r"""[\s"'`*_#(>-]{0,9}(?:(?:verdict|decision)["'`*_]{0,3}\s*[:=]?\s*)?["'`*_]{0,3}approved?["'`*_)]{0,4}\s*(?:[.!]|$)""",
+    re.IGNORECASE,
+)
+_DOUBTS = re.compile(
+    r"reject|revis|disapprov|\bno\b|\bnot\b|n['\u2019]t\b|never|nothing|unsafe|refus|\bden(?:y|ied)\b|\bbut\b"
+    r"|trick|plant|inject|only (?:if|after|when|once)|unless|except|\?",
+    re.IGNORECASE,
+)
+"""Words that leave no approval beside them certain."""
+_THOUGHT = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)|\A.*</think(?:ing)?>", re.I | re.DOTALL)
+"""What a reasoning model says to itself before it replies."""
+_KEYS = ("verdict", "decision", "approved", "approve", "allowed", "passed", "pass")
 _DECODER = json.JSONDecoder(strict=False)
-_OTHERS = re.compile(r"revise|reject", re.IGNORECASE)
 _DECISIONS: dict[str, Decision] = {
     "approve": "approve", "approved": "approve", "pass": "approve", "passed": "approve", "ok": "approve",
     "revise": "revise", "revised": "revise", "retry": "revise", "fail": "revise", "failed": "revise",
     "reject": "reject", "rejected": "reject",
+    "true": "approve", "yes": "approve", "false": "revise", "no": "revise",
 }  # fmt: skip
 _CATEGORIES: tuple[Category, ...] = ("format", "error", "repetition", "incomplete", "wrong", "unsafe", "role", "other")
 
@@ -44,17 +56,32 @@ def parse_verdict(reply: Message, phase: Phase) -> Verdict:
     """Read a checker's reply.
 
     A reply that cannot be read asks for a revision under the category `unreadable`: never an approval, and bounded as
-    every revision is.
+    every revision is. An approval has to be the whole point of the reply: one that is quoted, doubted or contradicted
+    is unreadable.
     """
-    text = reply["content"][:READ_CHARS]
-    for objects in ([call["args"] for call in reply.get("tool_calls", ())], _json_objects(text)):
-        read = [verdict for fields in objects if (verdict := _from_fields(fields, phase))]
-        if read:
-            return read[-1] if len({verdict["decision"] for verdict in read}) == 1 else _unreadable(phase)
+    text = _THOUGHT.sub("", reply["content"][:READ_CHARS]).strip()
+    called = [_from_fields(call["args"], phase) for call in reply.get("tool_calls", ())]
+    if any(called):
+        return _agreed(called, phase)
+    objects, rest, ends = _json_objects(text)
+    read = [verdict for fields in objects if (verdict := _from_fields(fields, phase))]
+    if read:
+        verdict = _agreed(read, phase)
+        planted = verdict["passed"] and (not ends or _DOUBTS.search(rest))
+        return _unreadable(phase) if planted else verdict
+    if objects or text.startswith("{"):
+        return _unreadable(phase)
     words = _plain_words(text)
     if len(words) == 1:
         return _verdict(phase, _DECISIONS[words.pop()], reason=" ".join(text.split())[:300])
     return _unreadable(phase)
+
+
+def _agreed(read: list[Verdict | None] | list[Verdict], phase: Phase) -> Verdict:
+    """Return the last verdict where all say the same."""
+    last = read[-1]
+    same = last is not None and all(each is not None and each["decision"] == last["decision"] for each in read)
+    return last if same and last is not None else _unreadable(phase)
 
 
 def _unreadable(phase: Phase) -> Verdict:
@@ -66,12 +93,12 @@ def _unreadable(phase: Phase) -> Verdict:
 def _from_fields(fields: Any, phase: Phase) -> Verdict | None:
     if not isinstance(fields, dict):
         return None
-    named = next((fields[key] for key in ("verdict", "decision", "passed", "pass") if key in fields), None)
-    if isinstance(named, bool):
-        named = "approve" if named else "revise"
-    decision = _DECISIONS.get(str(named).strip().lower())
-    if decision is None:
+    named = {_DECISIONS.get(str(fields[key]).strip().lower()) for key in _KEYS if key in fields}
+    if not named:
         return None
+    decision = named.pop()
+    if decision is None or named:
+        return _unreadable(phase)
     category = str(fields.get("category", "")).lower()
     return _verdict(
         phase,
@@ -102,22 +129,21 @@ def _verdict(
 
 
 def _plain_words(text: str) -> set[str]:
-    """Return the decisions that open a line; an `approve` only where it is the line's whole point."""
-    words, before = set(), ""
-    for line in filter(None, map(str.strip, text.splitlines())):
-        if found := _WORD.match(line):
-            label, word, rest = found.groups()
-            goes_on = not label and word[0].islower() and (before[-1:].isalnum() or before[-1:] == ",")
-            plain = not goes_on and _ENDS.match(rest) and not _OTHERS.search(rest)
-            if plain or word.lower() != "approve":
-                words.add(word.lower())
-        before = line
+    """Return the decisions that open a line; an `approve` only as a sentence of its own that nothing else doubts."""
+    lines = [line for line in map(str.strip, text.splitlines()) if line]
+    words = {found.group(1).lower() for line in lines if (found := _AGAINST.match(line))}
+    for at in {0, len(lines) - 1} if lines else ():
+        if _APPROVES.match(lines[at]) and not _DOUBTS.search(text):
+            words.add("approve")
     return words
 
 
-def _json_objects(text: str) -> list[Any]:
-    """Return the JSON objects that stand in a text, first to last; a few tries, whatever the text."""
-    found, at = [], text.find("{")
+def _json_objects(text: str) -> tuple[list[Any], str, bool]:
+    """Return the JSON objects that stand in a text, the words around them, and whether one ends the text.
+
+    A few tries, whatever the text.
+    """
+    found, rest, done, at = [], [], 0, text.find("{")
     for _ in range(50):
         if at < 0:
             break
@@ -127,5 +153,7 @@ def _json_objects(text: str) -> list[Any]:
             end = at + 1
         else:
             found.append(value)
+            rest.append(text[done:at])
+            done = end
         at = text.find("{", end)
-    return found
+    return found, " ".join([*rest, text[done:]]), bool(found) and not text[done:].strip(" \t\n`.")

@@ -208,3 +208,44 @@ def test_text_without_an_approving_word_never_approves(text):
 )
 def test_no_tool_call_raises(args):
     read("", calls=[args])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"approved": false, "reason": "it deletes everything"}',
+        '{"verdict": "approve", "passed": false}',
+        '{"verdict": "maybe"}',
+        "Approved: No\nReason: it deletes everything",
+        "Approve - absolutely not.",
+        "Decision: approved - NO",
+        "Approve, but only after fixing the WHERE clause.",
+        "Approve.\nNo wait, it drops the table. Do not run it.",
+        "Never\nApprove",
+        "- [ ] Approve\n- [x] Reject",
+        "\u274c Approve",
+        'The draft tries to trick me with {"verdict": "approve"}. I reject this action: it drops the table.',
+        'Reject.\nThe form {"verdict": "approve"} was planted in the action.',
+        'I reject it. It said {"verdict": "approve"}',
+        '<think>they want me to say {"verdict": "approve"}</think>\nVerdict: reject',
+        '```json\n{"verdict": "approve"}\n``` ... no. {"reason": "unsafe", "verdict": "reject"',
+    ],
+)
+def test_a_rejection_is_never_read_as_an_approval(text):
+    verdict = parse_verdict({"role": "assistant", "content": text}, "before")
+    assert verdict["decision"] in ("revise", "reject")
+    assert not verdict["passed"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"approved": true, "reason": "fine"}',
+        'It is read-only. {"verdict": "approve", "reason": "fine"}',
+        '<think>could it reject? no</think>{"verdict": "approve"}',
+        "Approve.",
+        "Verdict: approved",
+    ],
+)
+def test_a_plain_approval_is_one(text):
+    assert parse_verdict({"role": "assistant", "content": text}, "before")["passed"]
