@@ -154,7 +154,7 @@ def test_a_tool_that_hangs_is_given_up(name, later):
     model = script(calls(name, seconds=1.0), calls("double", number=21), "42")
     start = time.perf_counter()
     state = play(model, tool_seconds=0.1, later=later)
-    assert answers(model.calls[1])[0].text == "Error: no result within 0.1 seconds."
+    assert answers(model.calls[1])[0].text.startswith("Error: no result within 0.1 seconds. Some of it may")
     assert (state["stopped"], state["text"]) == ("passed", "42")
     assert time.perf_counter() - start < (5 if later and name == "sleep" else 0.9)  # a loop waits for its threads
 

@@ -19,6 +19,7 @@ from cmat_graph.types import Finding, Message, Observation, ToolCall
 
 MAX_CALLS = 16
 """Calls that one turn may make."""
+UNSURE = "Some of it may have been done, or may still be: look before you repeat it."
 RESULT_CHARS = 8_000
 """Longest result that is kept."""
 
@@ -63,7 +64,7 @@ class Toolbox:
         try:
             result = yield Call(self._node, {"messages": given}, turn.config, self._seconds)
         except TimeoutError:
-            return self.refuse(calls, f"Error: no result within {self._seconds:g} seconds.")
+            return self.refuse(calls, f"Error: no result within {self._seconds:g} seconds. {UNSURE}")
         found = {message.tool_call_id: message for message in _tool_messages(result)}
         messages: list[Message] = []
         error = False
