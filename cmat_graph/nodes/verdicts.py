@@ -59,7 +59,9 @@ def parse_verdict(reply: Message, phase: Phase) -> Verdict:
     every revision is. An approval has to be the whole point of the reply: one that is quoted, doubted or contradicted
     is unreadable.
     """
-    text = _THOUGHT.sub("", reply["content"][:READ_CHARS]).strip()
+    text = reply["content"][:READ_CHARS].strip()
+    if "think" in text.lower():
+        text = _THOUGHT.sub("", text).strip()
     called = [_from_fields(call["args"], phase) for call in reply.get("tool_calls", ())]
     if any(called):
         return _agreed(called, phase)
