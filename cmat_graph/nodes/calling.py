@@ -173,6 +173,8 @@ def transcript(loop: Loop) -> str:
 
 def conversation(messages: Sequence[AnyMessage]) -> str:
     """Write out the end of what was said before the task, for a node that judges what came of it."""
+    if len(messages) < 2:
+        return ""
     at = max((i for i, message in enumerate(messages) if isinstance(message, HumanMessage)), default=0)
     said = "".join(f"{m.type}: {m.text!s}".replace("\n", "\n  ") + "\n" for m in messages[:at])
     return f"Before this task:\n{said[-EARLIER_CHARS:]}\nThe task:\n" if said else ""
