@@ -22,6 +22,8 @@ from cmat_graph.traces.writer import Writer
 from cmat_graph.types import Episode, Reflection, Step, StopReason, Task, Verdict
 
 _PAGE = 200
+BEGIN_S = 5.0
+"""How long an action waits for what led to it to be written."""
 _FIELDS = tuple(Step.__dataclass_fields__)
 _STEP = tables.steps.insert()
 _LESSON = tables.reflections.insert()
@@ -149,7 +151,7 @@ class SQLTraceStore:
 
     def begin_action(self, episode_id: str, place: str) -> bool:
         """Write, and wait until it is written, that an action begins; False when it had begun before."""
-        self.flush()  # with all that led to it
+        self._writer.flush(BEGIN_S)  # with all that led to it
         try:
             with self._turn, self._engine.begin() as connection:
                 connection.execute(tables.actions.insert(), {"episode_id": episode_id, "place": place})

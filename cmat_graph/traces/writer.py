@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from itertools import groupby
@@ -16,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 BATCH = 500
 WAITING = 20_000
-"""Rows that may wait; then recording waits, rather than memory growing without end."""
+"""Rows that may wait; more are dropped and counted, rather than memory growing without end."""
 GATHER_S = 0.05
 """How long rows gather before they are written together; it is what a killed process may lose."""
 PATIENCE_S = 30.0
@@ -50,25 +52,40 @@ class Writer:
         self.why = ""
         """Why the first one could not."""
         self._engine, self._guard, self._clean = engine, guard, clean
+        self._begin()
+        _writers.add(self)
+
+    def _begin(self) -> None:
         self._rows: queue.Queue[Row | Callable[[], None]] = queue.Queue(WAITING)
         self._thread: threading.Thread | None = None
         self._hurry = threading.Event()
         self._starting = threading.Lock()
 
-    def put(self, statement: sa.Executable, values: dict[str, Any]) -> None:
-        """Write a row soon."""
-        self._start()
-        self._rows.put((statement, values))
+    def begin_in_child(self) -> None:
+        """Start over in a forked process: the parent's thread, rows and connections stay the parent's."""
+        self._begin()
+        self._engine.dispose(close=False)
 
-    def flush(self) -> None:
+    def put(self, statement: sa.Executable, values: dict[str, Any]) -> None:
+        """Write a row soon; where too many wait, because the database does not take them, drop it."""
+        self._start()
+        try:
+            self._rows.put_nowait((statement, values))
+        except queue.Full:
+            self.drop(1, RuntimeError(f"{WAITING} rows wait and the database takes none; is it locked?"))
+
+    def flush(self, patience: float = PATIENCE_S) -> None:
         """Wait until all that was put is written or dropped."""
         if self._thread is None:
             return
         done = threading.Event()
-        self._rows.put(done.set)
+        try:
+            self._rows.put(done.set, timeout=patience)
+        except queue.Full:
+            return
         self._hurry.set()
-        if not done.wait(PATIENCE_S):
-            logger.warning("traces are still being written after %s seconds", PATIENCE_S)
+        if not done.wait(patience):
+            logger.warning("traces are still being written after %s seconds", patience)
 
     def _start(self) -> None:
         if self._thread is None:
@@ -87,14 +104,16 @@ class Writer:
                     waiting.append(self._rows.get_nowait())
                 except queue.Empty:
                     break
+            ends = False
             for is_row, group in groupby(waiting, key=lambda job: isinstance(job, tuple)):
                 if is_row:
                     self._write([job for job in group if isinstance(job, tuple)])
                 else:
                     for told in group:
-                        if told is _stop:
-                            return
+                        ends = ends or told is _stop
                         told()  # type: ignore[operator]
+            if ends:
+                return
 
     def _write(self, rows: Sequence[Row]) -> None:
         try:
@@ -127,6 +146,18 @@ class Writer:
     def drop(self, number: int, exc: Exception) -> None:
         """Count rows that could not be written; the first one is logged."""
         if self.dropped == 0:
-            self.why = str(getattr(exc, "orig", None) or exc).splitlines()[0]
+            self.why = str(getattr(exc, "orig", None) or exc).partition("\n")[0]
             logger.warning("traces are being dropped: %s", self.why)
         self.dropped += number
+
+
+_writers: weakref.WeakSet[Writer] = weakref.WeakSet()
+
+
+def _begin_in_child() -> None:
+    for writer in list(_writers):
+        writer.begin_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_in_child)

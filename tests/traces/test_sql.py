@@ -199,3 +199,38 @@ def test_passwords_are_not_shown():
     with pytest.raises(TraceStoreError) as caught:
         SQLTraceStore("postgresql://user:geheim@127.0.0.1:1/none")
     assert "geheim" not in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_process_records_too(tmp_path):
+    code = textwrap.dedent(f"""
+        import os
+        from cmat_graph.traces import Recorder, SQLTraceStore
+        from cmat_graph.types import Task
+        traces = SQLTraceStore("sqlite:///{tmp_path / "t.db"}")
+        def record(name):
+            Recorder(traces, task=Task(id=name, prompt="?")).finish(reward=1.0, stopped="passed", attempts=1)
+            traces.flush()
+        record("parent")
+        if (child := os.fork()) == 0:
+            record("child")
+            os._exit(traces.dropped)
+        assert os.waitpid(child, 0)[1] == 0
+    """)
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=60)
+    assert {e.task.id for e in SQLTraceStore(f"sqlite:///{tmp_path / 't.db'}").episodes()} == {"parent", "child"}
+
+
+def test_a_locked_database_makes_nobody_wait(tmp_path, monkeypatch):
+    monkeypatch.setattr("cmat_graph.traces.writer.WAITING", 50)
+    traces = SQLTraceStore(f"sqlite:///{tmp_path / 't.db'}")
+    with closing(sqlite3.connect(tmp_path / "t.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        start = time.perf_counter()
+        for _ in range(100):
+            record(traces)
+        assert time.perf_counter() - start < 5.0  # one row alone would wait ten seconds for the lock
+        other.execute("ROLLBACK")
+    traces.flush()
+    assert traces.dropped > 0
+    assert "locked" in traces.why_dropped
