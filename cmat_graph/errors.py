@@ -7,7 +7,8 @@
     ├── AdapterNotFoundError (LookupError)     an unknown adapter
     ├── AdapterMismatchError (ValueError)      an adapter for another base
     ├── TraceStoreError (OSError)              a trace database that cannot be read or written
-    ├── MemoryStoreError (OSError)             a lesson store that cannot be opened
+    ├── MemoryStoreError (OSError)             a lesson store that cannot be opened, read or written
+    ├── EmbeddingMismatchError (ValueError)    vectors of another embedding than the store's
     ├── EnvironmentFailure (RuntimeError)      the environment itself broke (not: a bad action)
     ├── EmptyHarvestError (ValueError)         nothing in the traces is worth training on
     └── MissingExtraError (ImportError)        an optional package is not installed
@@ -47,7 +48,11 @@ class TraceStoreError(CmatError, OSError):
 
 
 class MemoryStoreError(CmatError, OSError):
-    """A lesson store that cannot be opened."""
+    """A lesson store that cannot be opened, read or written."""
+
+
+class EmbeddingMismatchError(CmatError, ValueError):
+    """Vectors of another embedding than those a store holds."""
 
 
 class EnvironmentFailure(CmatError, RuntimeError):

@@ -105,6 +105,8 @@ def evaluate(
 ) -> list[ArmResult]:
     """Play the same tasks with every arm. Long-term memory is read, never written: no test task teaches another.
 
+    Of its lessons those are shown that were learned in training and have helped (`Policy.proven_only`).
+
     Args:
         arms: Compiled graphs by name.
         tasks: The held-out tasks.

@@ -16,10 +16,13 @@ from langgraph.types import RetryPolicy
 
 from cmat_graph import nodes
 from cmat_graph.errors import ConfigurationError
+from cmat_graph.memory.ranking import Policy
+from cmat_graph.memory.trimming import TokenCounter
 from cmat_graph.models.load import load_model
 from cmat_graph.nodes.attempt import Limits
-from cmat_graph.nodes.calling import Prompt, Prompts, Speaker
+from cmat_graph.nodes.calling import PROMPTED, Prompt, Prompts, Speaker
 from cmat_graph.nodes.checker import Probe
+from cmat_graph.nodes.lessons import Memory
 from cmat_graph.nodes.rescue import rescued
 from cmat_graph.nodes.seat import Node, Seat
 from cmat_graph.nodes.tools import Tool, Toolbox
@@ -42,13 +45,16 @@ def create_cmat_graph(
     user: Model | None = None,
     human: Collection[Literal["user", "checker"]] = (),
     store: BaseStore | None = None,
+    memory_policy: Policy | None = None,
     max_attempts: int = 3,
     max_revisions: int = 2,
     on_exhausted: Literal["execute", "abort"] = "execute",
     budget: Budget | None = None,
     use_reward: bool = False,
     prompts: Prompts | None = None,
-    window_chars: int = 12_000,
+    window_tokens: int = 3_000,
+    token_counter: TokenCounter | None = None,
+    summarizer: Model | None = None,
     tool_seconds: float = 60.0,
     retry_policy: RetryPolicy | None = RetryPolicy(),
 ) -> StateGraph[CmatState, RunContext, CmatInput, CmatOutput]:
@@ -67,7 +73,9 @@ def create_cmat_graph(
         user: Says in a few words what counts as solved; the task itself stays as it is worded.
         human: Where a person takes part through `interrupt()`: `user` is asked for the task when there is none,
             `checker` approves each action before it runs. Needs a checkpointer.
-        store: Long-term memory of lessons; without one, the store given to `compile(store=...)`.
+        store: Long-term memory of lessons; without one, the store given to `compile(store=...)`. When it is down, the
+            run goes on without lessons.
+        memory_policy: Which lessons are recalled, what they are worth, and when they are forgotten.
         max_attempts: Attempts at one task.
         max_revisions: How often one action or answer may be sent back.
         on_exhausted: What happens to an action that is still doubted then: it runs, marked as forced, or the attempt
@@ -75,9 +83,13 @@ def create_cmat_graph(
         budget: Tokens, seconds or dollars of one episode.
         use_reward: Let the environment's reward decide whether an attempt passed. For training tasks: it looks at
             the gold answer.
-        prompts: Your own system prompts: texts or paths by node (`user`, `assistant`, `checker`, `reflect`), or a
-            folder of `NODE.md` files; `{rules}` is filled in.
-        window_chars: Longest trajectory shown to the assistant, in characters.
+        prompts: Your own system prompts: texts or paths by node (`user`, `assistant`, `checker`, `reflect`,
+            `summary`), or a folder of `NODE.md` files; `{rules}` is filled in.
+        window_tokens: How much of the attempt the assistant is shown, with its task: the newest turns that fit, and
+            always the latest one and the latest error. What a model says about its own context bounds it too.
+        token_counter: Counts them: what `trim_messages` takes, such as the model itself; None estimates.
+        summarizer: Keeps notes on the turns that no longer fit, which the assistant is shown with its task; without
+            one it is told how many there were.
         tool_seconds: How long one turn's tool calls may take.
         retry_policy: How calls that fail in transport are repeated; None repeats none.
 
@@ -96,9 +108,9 @@ def create_cmat_graph(
         ('Four.', 'passed')
 
     """
-    if max_attempts < 1 or max_revisions < 0 or tool_seconds <= 0:
+    if max_attempts < 1 or max_revisions < 0 or tool_seconds <= 0 or window_tokens < 1:
         raise ConfigurationError(
-            "max_attempts must be at least 1, max_revisions at least 0 and tool_seconds more than 0"
+            "max_attempts and window_tokens must be at least 1, max_revisions at least 0 and tool_seconds more than 0"
         )
     _check_words("human", human, ("user", "checker"))
     _check_words("checks", checks, ("before", "after"))
@@ -109,15 +121,18 @@ def create_cmat_graph(
     judge = judge_for(checker) if checker is not None and checker != "probes" else None
     writer = speaker_for(reflector) if reflector is not None else None
     opener = speaker_for(user) if user is not None else None
+    memory = Memory(store, memory_policy)
     limits = Limits(
         max_attempts=max_attempts,
         max_revisions=max_revisions,
         on_exhausted=on_exhausted,
         budget=budget,
+        memory=memory,
         reflects=writer is not None or store is not None,
     )
-    prompt = {node: Prompt(node, prompts) for node in ("user", "assistant", "checker", "reflect")}
-    seats = {"user": opener, "assistant": actor, "checker": judge, "reflect": writer}
+    noter = speaker_for(summarizer) if summarizer is not None else None
+    prompt = {node: Prompt(node, prompts) for node in PROMPTED}
+    seats = {"user": opener, "assistant": actor, "checker": judge, "reflect": writer, "summary": noter}
     roles = {node: f"{seat.label} {prompt[node].version}" for node, seat in seats.items() if seat is not None}
     asks = "checker" in human
 
@@ -127,12 +142,19 @@ def create_cmat_graph(
         graph.add_node(name, Seat(rescued(node, policy)), retry_policy=policy)
 
     user_node = nodes.make_user(
-        opener, prompt=prompt["user"], store=store, roles=roles, human="user" in human, budget=budget
+        opener, prompt=prompt["user"], memory=memory, roles=roles, human="user" in human, budget=budget
     )
     graph.add_node("user", Seat(user_node), retry_policy=retry_policy)  # before it there is no attempt to save
     add(
         "assistant",
-        nodes.make_assistant(actor, prompt=prompt["assistant"], window_chars=window_chars, budget=budget),
+        nodes.make_assistant(
+            actor,
+            prompt=prompt["assistant"],
+            window_tokens=window_tokens,
+            token_counter=token_counter,
+            sum_up=nodes.make_summary(noter, prompt=prompt["summary"], budget=budget) if noter is not None else None,
+            budget=budget,
+        ),
         retry_policy,
     )
     add(
@@ -154,7 +176,7 @@ def create_cmat_graph(
     if asks:
         add("approve", nodes.make_approve(limits=limits))
     add("execute", nodes.make_execute(toolbox, store))
-    add("reflect", nodes.make_reflect(writer, prompt=prompt["reflect"], store=store, limits=limits), retry_policy)
+    add("reflect", nodes.make_reflect(writer, prompt=prompt["reflect"], limits=limits), retry_policy)
     add("retry", nodes.make_retry())
 
     graph.add_edge(START, "user")

@@ -15,6 +15,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Durability
 
 from cmat_graph.errors import CmatError, EnvironmentFailure, TaskFileError
+from cmat_graph.memory.ranking import is_training
 from cmat_graph.state import RunContext
 from cmat_graph.traces.base import TraceStore
 from cmat_graph.traces.recorder import Recorder
@@ -52,13 +53,14 @@ def run_episode(
     traces: TraceStore | None = None,
     run: str = "",
     settings: dict[str, Any] | None = None,
-    freeze_memory: bool = False,
+    freeze_memory: bool | None = None,
 ) -> Outcome:
     """Play one task.
 
     A model that fails (a prompt past its window, a refused request) or an environment that dies makes a failed
     episode with its error; what cannot be opened at all raises. A graph with a checkpointer goes on where an earlier
-    process of the same run stopped in the middle of the task.
+    process of the same run stopped in the middle of the task. Long-term memory learns from training tasks (split
+    `train`, or none) and is only read for all others, unless `freeze_memory` says so.
     """
     try:
         session = env.open(task)
@@ -76,9 +78,10 @@ def run_episode(
         context = RunContext(
             session=session,
             env=env.name,
+            split=task.split,
             rules=env.rules,
             max_rounds=env.max_rounds,
-            freeze_memory=freeze_memory,
+            freeze_memory=not is_training(task.split) if freeze_memory is None else freeze_memory,
         )
         start = None if begun else {"messages": [("user", task.prompt)]}
         try:
@@ -146,7 +149,7 @@ def run_episodes(
     run: str = "",
     concurrency: int = 16,
     settings: dict[str, Any] | None = None,
-    freeze_memory: bool = False,
+    freeze_memory: bool | None = None,
     report: Report | None = None,
 ) -> list[Outcome]:
     """Play many tasks at once; results come in the order of the tasks.
@@ -159,7 +162,8 @@ def run_episodes(
         run: Label of the run in the traces.
         concurrency: Tasks in flight; the local engine batches their model calls.
         settings: Kept with each episode, to repeat it.
-        freeze_memory: Keep new lessons out of long-term memory.
+        freeze_memory: Only read long-term memory; None: learn from training tasks alone, so that no item of an
+            evaluation split teaches another.
         report: Called with each outcome, for progress bars.
 
     Example:

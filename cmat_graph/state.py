@@ -41,8 +41,22 @@ class Loop(TypedDict, total=False):
     """Which model plays which role, with the version of its prompt."""
     lessons: list[str]
     """What long-term memory and earlier attempts teach about this task."""
+    recalled: list[list[str]]
+    """Lessons of long-term memory that the episode began with: the key and then the namespace of each."""
+    known: list[str]
+    """Their texts; what only repeats one of them is not learned again."""
+    learned: list[list[str]]
+    """Lessons kept since the last attempt ended, in the same form as `recalled`."""
+    last_reward: float | None
+    """Reward of the last attempt that ended, where memory learns; it never enters a prompt."""
+    memory_failures: int
+    """How often long-term memory failed; the episode went on without it."""
     trajectory: list[Message]
     """Short-term memory: the turns of this attempt after the task, oldest first."""
+    summary: str
+    """What a model noted about those of them that no longer fit the assistant's prompt."""
+    summarised: int
+    """How many of them, from the first, these notes cover."""
     attempt: int
     """Which attempt this is, from 1."""
     round: int
@@ -122,6 +136,9 @@ class RunContext:
     session: SkipJsonSchema[Session | None] = None
     """The task's environment; without one, the assistant's reply is the answer."""
     env: Annotated[str, _setting("Name of the environment; lessons are kept by it.", "user", "reflect")] = ""
+    split: Annotated[
+        str, _setting("Split of the task; lessons of one evaluation split stay there.", "user", "reflect")
+    ] = ""
     rules: Annotated[
         str, _setting("What the environment allows and how actions are written.", "assistant", "checker", "reflect")
     ] = ""

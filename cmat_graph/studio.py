@@ -3,6 +3,10 @@
 Environment variables choose who sits where, each as on the command line: `CMAT_ASSISTANT` (default `nano`),
 `CMAT_CHECKER` and `CMAT_REFLECTOR` (default `none`), and `CMAT_HUMAN`, where a person takes part: `user`, `checker` or
 `user,checker`. Memory and checkpoints are the server's own.
+
+`"store": {"path": "cmat_graph.studio.store"}` in langgraph.json gives the server a `ChromaStore` for its memory,
+whatever graphs it serves: in the folder `CMAT_MEMORY` (default `memory`), embedded by `CMAT_EMBEDDINGS` (default
+`hashing`), with the Chroma server at `CMAT_CHROMA` (`HOST:PORT`) when there is one.
 """
 
 from __future__ import annotations
@@ -10,16 +14,32 @@ from __future__ import annotations
 import asyncio
 import os
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langgraph.graph.state import CompiledStateGraph
 
 from cmat_graph.graph import create_cmat_graph
 
+if TYPE_CHECKING:
+    from cmat_graph.memory.chroma import ChromaStore
+
 
 async def graph() -> CompiledStateGraph[Any, Any, Any, Any]:
     """Build the graph off the event loop, which must not wait for weights."""
     return await asyncio.to_thread(_build)
+
+
+async def store() -> ChromaStore:
+    """Open the long-term memory off the event loop; one for all of the server's threads."""
+    return await asyncio.to_thread(_open)
+
+
+@cache
+def _open() -> ChromaStore:
+    from cmat_graph.memory.opening import open_store  # brings chromadb, which a server with another store need not have
+
+    folder, server = os.environ.get("CMAT_MEMORY", "memory"), os.environ.get("CMAT_CHROMA")
+    return open_store(folder, server=server, embeddings=os.environ.get("CMAT_EMBEDDINGS"))
 
 
 @cache

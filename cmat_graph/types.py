@@ -59,6 +59,8 @@ class Message(TypedDict):
     """Which call a tool's message answers."""
     garbled: NotRequired[str]
     """Name of a tool whose call could not be parsed."""
+    error: NotRequired[bool]
+    """True when it says that something failed; absent otherwise."""
     id: NotRequired[str]
     """Id of the reply that it was."""
 
@@ -230,6 +232,13 @@ class Reflection:
     env: str = ""
     node: str = "assistant"
     attempt: int = 0
+    split: str = ""
+    """The task's split; what is learned on an evaluation split is never shown for another."""
+    episode: str = ""
+    model: str = ""
+    """Who wrote it: a model's label, or the source of the verdict whose words it is."""
+    reward: float | None = None
+    """Reward of the failed attempt; None in the middle of one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,3 +37,9 @@ def env() -> DatabaseEnv:
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with servers.postgres(tmp_path_factory.mktemp("pg").name) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def chroma(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    with servers.chroma(tmp_path_factory.mktemp("chroma") / "data") as address:
+        yield address

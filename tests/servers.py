@@ -1,4 +1,4 @@
-"""Real servers that tests start and stop: PostgreSQL and `langgraph dev`, each on a free port of this machine."""
+"""Real servers that tests start and stop: PostgreSQL, Chroma and `langgraph dev`, each on a free port."""
 
 from __future__ import annotations
 
@@ -48,6 +48,32 @@ def postgres(name: str) -> Iterator[str]:
         process.terminate()
         process.wait(20)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def chroma(folder: Path, port: int = 0) -> Iterator[tuple[str, int]]:
+    """Run a Chroma server on a folder; yield its host and port, and kill it at the end as a power cut would."""
+    program = shutil.which("chroma", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if program is None:
+        pytest.skip("chromadb's program chroma is not installed")
+    host, port = "127.0.0.1", port or _free_port()
+    words = [program, "run", "--path", str(folder), "--host", host, "--port", str(port)]
+    with (Path(folder).parent / f"chroma-{port}.log").open("a") as file:
+        process = subprocess.Popen(words, stdout=file, stderr=file)
+    try:
+        for _ in range(200):
+            assert process.poll() is None, Path(file.name).read_text()
+            try:
+                urllib.request.urlopen(f"http://{host}:{port}/api/v2/heartbeat", timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        else:
+            raise AssertionError(Path(file.name).read_text())
+        yield host, port
+    finally:
+        process.kill()
+        process.wait(20)
 
 
 @contextmanager

@@ -102,7 +102,7 @@ def test_every_call_is_counted_the_users_and_the_reflectors_too():
     state = ask(
         script(counted("a", 1), counted("b", 10)),
         checker=script(counted("reject", 100), counted("approve", 1_000)),
-        reflector=script(counted("Think.", 10_000)),
+        reflector=script(counted("Think of all the cases.", 10_000)),
         user=script(counted("", 100_000)),
     )
     assert (state["stopped"], state["spent"]["calls"], state["spent"]["tokens"]) == ("passed", 6, 111_111)

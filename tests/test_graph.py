@@ -141,7 +141,8 @@ def test_rounds_are_bounded():
 def test_lessons_are_kept_and_recalled_for_the_next_task():
     store = InMemoryStore(index={"dims": 8, "embed": lambda texts: [[1.0] * 8 for _ in texts]})
     play(script(operation(WRONG, "Set."), DONE), store=store, max_attempts=1)
-    assert recall(store, env="database", node="assistant", task=TASK.prompt) == ["Error: no such column: Title"]
+    (lesson,) = recall(store, env="database", node="assistant", task=TASK.prompt)
+    assert lesson.text == "Error: no such column: Title"
     model = script(operation(RIGHT, "Set."), DONE)
     play(model, store=store)
     assert "Lessons from earlier attempts:\n> Error: no such column: Title" in model.calls[0][1].text
@@ -256,7 +257,7 @@ def test_limits_are_checked_when_the_graph_is_built():
 
 def test_a_long_trajectory_is_cut_and_the_assistant_is_told():
     model = script(*[operation(f"SELECT '{i}{'x' * 300}'", "Look.") for i in range(4)], DONE)
-    play(model, max_attempts=1, window_chars=800)
+    play(model, max_attempts=1, window_tokens=250)
     roles = [message.type for message in model.calls[3]]
     assert roles == ["system", "human", "ai", "human"]
     assert model.calls[3][1].text.endswith("[4 earlier messages were left out]")

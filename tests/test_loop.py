@@ -158,7 +158,8 @@ def test_an_error_is_reflected_on_in_the_middle_of_the_attempt():
     assert (state["stopped"], state["attempt"], len(reflector.calls)) == ("passed", 1, 1)
     assert "> Take the header as it is written." in model.calls[1][1].text
     assert model.calls[1][-1].text == "Error: no such column: Title"
-    assert recall(store, env="database", node="assistant", task=TASK.prompt) == ["Take the header as it is written."]
+    (lesson,) = recall(store, env="database", node="assistant", task=TASK.prompt)
+    assert lesson.text == "Take the header as it is written."
     assert "This failed: Error: no such column: Title" in reflector.calls[0][-1].text
 
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "demo": "Run the whole loop: play, record, distil, swap, measure.",
     "distill": "Train an adapter for a node from recorded episodes.",
     "evaluate": "Measure base and adapter, with and without the loop.",
+    "memory": "Look at the lessons, judge them, and keep their store in order.",
     "prompts": "Show the nodes' prompts, and copy them out to be changed.",
     "run": "Play tasks with the graph and record them.",
     "traces": "Look at what was recorded.",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import click
@@ -14,23 +16,27 @@ from cmat_graph.cli import print_json
 from cmat_graph.cli.shared import json_option
 from cmat_graph.errors import ConfigurationError
 
+PACKAGE = "cmat_bench"
+
 
 @click.command("bench")
 @click.argument("name")
+@click.option("--size", type=click.IntRange(min=1), help="How much of everything, where the benchmark can tell.")
+@click.option("--tasks", type=click.Path(), help="A task file to measure on as well, in DBBench's format.")
 @json_option()
-def command(*, name: str, as_json: bool) -> None:
+def command(*, name: str, size: int | None, tasks: str | None, as_json: bool) -> None:
     """Run the benchmark NAME: one line for each figure, with its target.
 
     \b
-    Example:
+    Examples:
       cmat-graph bench startup --json
+      cmat-graph bench memory --size 10000
     """
-    folder = Path(cmat_graph.__file__).parents[1] / "benchmarks"
-    known = sorted(file.stem for file in folder.glob("*.py"))
-    if name not in known:
-        told = ", ".join(known) or "none here: benchmarks need a checkout of the project"
-        raise ConfigurationError(f"no benchmark {name!r}; known: {told}")
-    for figure in _load(folder / f"{name}.py").measure():
+    measure = load_benchmark(name).measure
+    options = {key: given for key, given in (("size", size), ("tasks", tasks)) if given is not None}
+    if unknown := options.keys() - inspect.signature(measure).parameters.keys():
+        raise ConfigurationError(f"the benchmark {name!r} takes no --{min(unknown)}")
+    for figure in measure(**options):
         if as_json:
             print_json(figure)
         else:
@@ -38,11 +44,19 @@ def command(*, name: str, as_json: bool) -> None:
             click.echo(f"{figure['metric']}: {figure['value']} (target {figure['target']}) {mark}")
 
 
-def _load(file: Path) -> Any:
-    """Import a benchmark by its path; it is registered, since annotations are looked up in their module."""
-    spec = spec_from_file_location(f"cmat_bench_{file.stem}", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[spec.name] = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def load_benchmark(name: str) -> Any:
+    """Import a benchmark; the folder they lie in is made a package, so that they can share modules.
+
+    Raises:
+        ConfigurationError: There is none of this name.
+
+    """
+    folder = Path(cmat_graph.__file__).parents[1] / "benchmarks"
+    known = sorted(file.stem for file in folder.glob("*.py") if not file.stem.startswith("_"))
+    if name not in known:
+        told = ", ".join(known) or "none here: benchmarks need a checkout of the project"
+        raise ConfigurationError(f"no benchmark {name!r}; known: {told}")
+    if PACKAGE not in sys.modules:
+        package = sys.modules[PACKAGE] = ModuleType(PACKAGE)
+        package.__path__ = [str(folder)]
+    return import_module(f"{PACKAGE}.{name}")

@@ -40,7 +40,7 @@ def command(*, directory: str, base: str, quick: bool, as_json: bool) -> None:
         console.print(f"The adapter is better than its base: {gain.mean:+.1%} ± {gain.stderr:.1%} (paired); promoted.")
     else:
         console.print(
-            f"The adapter did [bold]not[/bold] beat its base by two standard errors: "
+            f"The adapter did not beat its base by two standard errors: "
             f"{gain.mean:+.1%} ± {gain.stderr:.1%}." + (" A quick demo trains too little for that." if quick else "")
         )
     console.print(

@@ -18,6 +18,8 @@ from cmat_graph.cli.shared import (
     console,
     failures_table,
     json_option,
+    memory_options,
+    open_memory,
     open_tasks,
     progress,
     task_options,
@@ -36,7 +38,7 @@ from cmat_graph.traces.sql import SQLTraceStore
 @click.option(
     "--attempts", type=click.IntRange(1), default=3, show_default=True, help="Attempts of the arms with the loop."
 )
-@click.option("--memory", help="Folder of a lesson store; it is read, never written.")
+@memory_options()
 @click.option("--traces", "traces_url", help="Trace database; without it no trace is kept.")
 @click.option("--out", default="evaluation.json", show_default=True, help="File for the result.")
 @json_option()
@@ -47,6 +49,8 @@ def command(
     adapters_dir: str,
     attempts: int,
     memory: str | None,
+    memory_server: str | None,
+    embeddings: str | None,
     traces_url: str | None,
     out: str,
     concurrency: int,
@@ -70,11 +74,7 @@ def command(
     card = registry.get(adapter) if adapter else None
     base_model = load_model(base)
     tuned = load_model(base, adapter=adapter, adapters=registry) if adapter else None
-    store = None
-    if memory is not None:
-        from cmat_graph.memory.chroma import ChromaStore
-
-        store = ChromaStore(memory)
+    store = open_memory(memory, memory_server, embeddings)  # read, never written
     arms = four_arms(base_model, tuned, store=store, max_attempts=attempts)
     traces = SQLTraceStore(traces_url) if traces_url else None
     done = 0

@@ -9,7 +9,16 @@ import click
 
 from cmat_graph.adapters import AdapterRegistry
 from cmat_graph.cli import print_json
-from cmat_graph.cli.shared import adapter_options, console, json_option, open_tasks, progress, task_options
+from cmat_graph.cli.shared import (
+    adapter_options,
+    console,
+    json_option,
+    memory_options,
+    open_memory,
+    open_tasks,
+    progress,
+    task_options,
+)
 from cmat_graph.errors import ConfigurationError
 from cmat_graph.evaluation import summarise
 from cmat_graph.graph import create_cmat_graph
@@ -31,8 +40,12 @@ from cmat_graph.types import Budget
 @click.option("--tokens", type=click.IntRange(1), help="Token budget of one episode.")
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Time budget of one episode.")
 @click.option("--prompts", help="Folder of your own NODE.md prompts; see: cmat-graph prompts --export DIR.")
-@click.option("--memory", help="Folder of the lesson store; without it nothing is remembered across tasks.")
-@click.option("--freeze-memory", is_flag=True, help="Read lessons, write none.")
+@memory_options()
+@click.option(
+    "--freeze-memory/--learn",
+    default=None,
+    help="Read lessons and write none, or learn. By default it learns from training tasks alone.",
+)
 @click.option("--traces", "traces_url", default="sqlite:///traces.db", show_default=True, help="Trace database.")
 @click.option("--run", "run_name", help="Label of this run in the traces; by default the assistant's name.")
 @click.option("--resume", is_flag=True, help="Skip tasks that this run has already finished.")
@@ -49,7 +62,9 @@ def command(
     seconds: float | None,
     prompts: str | None,
     memory: str | None,
-    freeze_memory: bool,
+    memory_server: str | None,
+    embeddings: str | None,
+    freeze_memory: bool | None,
     traces_url: str,
     run_name: str | None,
     resume: bool,
@@ -73,11 +88,7 @@ def command(
 
     actor = load(assistant, adapter)
     judge: Any = {"none": None, "probes": "probes"}.get(checker) if checker in ("none", "probes") else load(checker)
-    store = None
-    if memory is not None:
-        from cmat_graph.memory.chroma import ChromaStore
-
-        store = ChromaStore(memory)
+    store = open_memory(memory, memory_server, embeddings)
     graph = create_cmat_graph(
         actor,
         checker=judge,

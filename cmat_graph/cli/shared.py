@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import click
+from langgraph.store.base import BaseStore
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -46,6 +47,26 @@ def adapter_options() -> Decorator:
             click.option("--adapters", "adapters_dir", default="adapters", show_default=True, help="Adapter registry."),
         )
     )
+
+
+def memory_options() -> Decorator:
+    """Add the options that choose a lesson store."""
+    return _all(
+        (
+            click.option("--memory", help="Folder of the lesson store; without it nothing is remembered across tasks."),
+            click.option("--memory-server", metavar="HOST:PORT", help="Chroma server of a store that several share."),
+            click.option("--embeddings", help="What embeds the lessons: hashing (default), minilm:FOLDER."),
+        )
+    )
+
+
+def open_memory(memory: str | None, server: str | None, embeddings: str | None) -> BaseStore | None:
+    """Open the lesson store, if one is chosen."""
+    if memory is None:
+        return None
+    from cmat_graph.memory.opening import open_store
+
+    return open_store(memory, server=server, embeddings=embeddings)
 
 
 def json_option() -> Decorator:

@@ -22,7 +22,7 @@ from langgraph.store.base import BaseStore
 
 from cmat_graph.errors import ConfigurationError
 from cmat_graph.graph import Model, judge_for, speaker_for
-from cmat_graph.memory.reflections import recall
+from cmat_graph.memory.ranking import Policy
 from cmat_graph.memory.short_term import window
 from cmat_graph.middleware.requests import (
     CHECKER,
@@ -37,18 +37,19 @@ from cmat_graph.middleware.requests import (
     with_lessons,
 )
 from cmat_graph.nodes import make_reflect
-from cmat_graph.nodes.attempt import NO_ANSWER, Limits, announce, better, judgement, name_of, record_end, said
+from cmat_graph.nodes.attempt import NO_ANSWER, Limits, announce, better, judgement, name_of, record_end, said, settle
 from cmat_graph.nodes.calling import Prompt, Prompts, ask, from_langchain, show, transcript
 from cmat_graph.nodes.checker import TRY, Probe
+from cmat_graph.nodes.lessons import Memory
 from cmat_graph.nodes.roles import other_role
 from cmat_graph.nodes.seat import Call, Do, Seat, Turn
 from cmat_graph.nodes.verdicts import parse_verdict
-from cmat_graph.state import RunContext
+from cmat_graph.state import Loop, RunContext
 from cmat_graph.traces.recorder import to_message
 from cmat_graph.types import Decision, Finding, Message, Phase, StopReason, Verdict
 
 SPEAK = "Speak only as the Assistant."
-SHOWN_CHARS = 12_000
+SHOWN_TOKENS = 3_000
 """How much of what happened the checker is shown; of the conversation before the task, a third of it."""
 
 Judging = Generator[Call | Do, Any, Verdict]
@@ -64,9 +65,12 @@ class CMATMiddleware(AgentMiddleware[CMATAgentState, Any, Any]):
         checks: What is checked: tool calls `before` they run, answers `after` they are written.
         probes: Your own read-only checks of a turn; they come before any model.
         reflector: Writes a lesson from a failed answer; without one the agent is told the verdict's reason and hint.
-        store: Long-term memory of lessons; without one, the store given to `create_agent(store=...)`.
+        store: Long-term memory of lessons; without one, the store given to `create_agent(store=...)`. When it is down,
+            the agent goes on without lessons.
+        memory_policy: Which lessons are recalled, what they are worth, and when they are forgotten.
         env: What the lessons are kept by, such as the name of your app.
-        freeze_memory: Keep new lessons out of long-term memory.
+        split: Split of the tasks; lessons of one evaluation split are never shown for another.
+        freeze_memory: Only read long-term memory.
         max_attempts: Answers that may be given to one task.
         max_revisions: How often in a row tool calls are sent back.
         on_exhausted: What happens to tool calls that are still doubted then: they run, marked as forced, or the
@@ -98,7 +102,9 @@ class CMATMiddleware(AgentMiddleware[CMATAgentState, Any, Any]):
         probes: Sequence[Probe] = (),
         reflector: Model | None = None,
         store: BaseStore | None = None,
+        memory_policy: Policy | None = None,
         env: str = "",
+        split: str = "",
         freeze_memory: bool = False,
         max_attempts: int = 3,
         max_revisions: int = 2,
@@ -111,13 +117,14 @@ class CMATMiddleware(AgentMiddleware[CMATAgentState, Any, Any]):
         self._checks = checks if checker is not None else ()
         self._checker = judge_for(checker) if checker is not None and checker != "probes" else None
         self._probes = tuple(probes)
-        self._store = store
-        self._context = RunContext(env=env, freeze_memory=freeze_memory)
+        self._memory = Memory(store, memory_policy)
+        self._context = RunContext(env=env, split=split, freeze_memory=freeze_memory)
         self._max_attempts, self._max_revisions, self._on_exhausted = max_attempts, max_revisions, on_exhausted
         self._prompt, reflect = Prompt("checker", prompts), Prompt("reflect", prompts)
         writer = speaker_for(reflector) if reflector is not None else None
         self._reflects = writer is not None or store is not None
-        self._reflect = make_reflect(writer, prompt=reflect, store=store, limits=Limits(max_attempts=max_attempts))
+        limits = Limits(max_attempts=max_attempts, memory=self._memory)
+        self._reflect = make_reflect(writer, prompt=reflect, limits=limits)
         seats = ((self._checker, self._prompt), (writer, reflect))
         self._roles = {p.version.split("@")[0]: f"{seat.label} {p.version}" for seat, p in seats if seat is not None}
 
@@ -172,24 +179,21 @@ class CMATMiddleware(AgentMiddleware[CMATAgentState, Any, Any]):
     def _open(self, turn: Turn) -> Updating:
         at = task_at(turn.messages)
         task = str(turn.messages[at].text) if at >= 0 else ""
-        memory = self._store or turn.runtime.store
-        lessons: list[str] = []
-        if memory is not None and task:
-            lessons = yield Do(partial(recall, memory, env=self._context.env, node="assistant", task=task))
-        opened = self._opened(turn, task, lessons)
+        turn.context = self._context
+        opened = self._opened(turn, task, (yield from self._memory.recall(turn, task)))
         if turn.recorder is not None and is_outermost(turn.config):
             turn.recorder.assign(task=task, roles=self._roles)
         turn.loop = opened
-        turn.emit("task", episode=opened["episode"], roles=self._roles, lessons=lessons)
+        turn.emit("task", episode=opened["episode"], roles=self._roles, lessons=opened["lessons"])
         return {"cmat": opened}
 
-    def _opened(self, turn: Turn, task: str, lessons: list[str]) -> AgentLoop:
+    def _opened(self, turn: Turn, task: str, recalled: Loop) -> AgentLoop:
         noted: AgentLoop = turn.loop  # type: ignore[assignment]
         return {
             "episode": turn.recorder.episode_id if turn.recorder is not None else uuid.uuid4().hex,
             "task": task,
             "roles": self._roles,
-            "lessons": lessons,
+            **recalled,
             "attempt": 1,
             "revisions": 0,
             "forced": False,
@@ -235,7 +239,7 @@ class CMATMiddleware(AgentMiddleware[CMATAgentState, Any, Any]):
         opened: AgentLoop = {}
         if turn.loop.get("stopped") != "running":  # another middleware went on, past our `before_agent`
             at = task_at(turn.messages)
-            turn.loop = opened = self._opened(turn, str(turn.messages[at].text) if at >= 0 else "", [])
+            turn.loop = opened = self._opened(turn, str(turn.messages[at].text) if at >= 0 else "", {"lessons": []})
         update = yield from self._decide(turn, structured=state.get("structured_response") is not None)
         if update is None:
             return None
@@ -251,7 +255,7 @@ class CMATMiddleware(AgentMiddleware[CMATAgentState, Any, Any]):
         turn.context = self._context
         turn.asking = {**turn.config, "tags": [*(turn.config.get("tags") or ()), TAG_NOSTREAM]}
         since = turn.messages[task_at(turn.messages, turn.loop["task"]) + 1 :]
-        recent, _ = window([to_message(m) for m in since], max_chars=SHOWN_CHARS)
+        recent = window([_as_record(m) for m in since], max_tokens=SHOWN_TOKENS).kept
         turn.loop = {**turn.loop, "trajectory": recent}
         draft = from_langchain(message)
         waiting = [call for call in draft.get("tool_calls", ()) if call["id"] not in answered]
@@ -309,7 +313,9 @@ class CMATMiddleware(AgentMiddleware[CMATAgentState, Any, Any]):
         verdict = yield from self._after(turn, draft)
         change = _decided(turn, verdict)
         if verdict["decision"] == "approve":
-            passed: AgentLoop = {**change, "best": better(None, {**turn.loop, "done_so_far": []}, verdict)}
+            settled = yield from settle(turn, verdict, self._memory)
+            best = better(None, {**turn.loop, "done_so_far": []}, verdict)
+            passed: AgentLoop = {**change, **settled, "best": best}
             return (yield from self._finish(turn, "passed", passed))
         return (yield from self._fail(turn, draft, verdict, change))
 
@@ -351,7 +357,7 @@ class CMATMiddleware(AgentMiddleware[CMATAgentState, Any, Any]):
         if self._checker is None:
             return judgement(phase, "approve", source="probes")
         at = max(0, task_at(turn.messages, turn.loop["task"]))
-        earlier, _ = window([to_message(m) for m in turn.messages[:at]], max_chars=SHOWN_CHARS // 3)
+        earlier = window([_as_record(m) for m in turn.messages[:at]], max_tokens=SHOWN_TOKENS // 3).kept
         before = "".join(f"{message['role']}: {show(message)}\n" for message in earlier)
         noticed = f"\nA probe noticed: {finding.text} {finding.hint}" if finding is not None else ""
         messages: list[Message | AnyMessage] = [
@@ -371,11 +377,15 @@ class CMATMiddleware(AgentMiddleware[CMATAgentState, Any, Any]):
         change: AgentLoop,
         answers: Sequence[AnyMessage] = (),
     ) -> Updating:
-        loop = turn.loop
-        lesson = yield from self._learn(turn, verdict)
+        settled = yield from settle(turn, verdict, self._memory)
+        loop: Loop = {**turn.loop, **settled}
+        turn.loop = loop
+        lesson, learned = yield from self._learn(turn, verdict)
         done = name_of(draft)
         change = {
             **change,
+            **settled,
+            **learned,
             "best": better(loop["best"], {**loop, "done_so_far": []}, verdict),
             "tried": [*loop["tried"], done],
             "revisions": 0,
@@ -395,15 +405,19 @@ class CMATMiddleware(AgentMiddleware[CMATAgentState, Any, Any]):
         again: AgentLoop = {**change, "attempt": turn.loop["attempt"]}
         return {"messages": [*answers, told], "cmat": again, "jump_to": "model"}
 
-    def _learn(self, turn: Turn, verdict: Verdict) -> Generator[Call | Do, Any, str]:
+    def _learn(self, turn: Turn, verdict: Verdict) -> Generator[Call | Do, Any, tuple[str, AgentLoop]]:
         """Let the reflection write, record and remember the lesson; without one the verdict speaks for itself."""
         if not self._reflects and turn.runtime.store is None:
-            return said(verdict)
+            return said(verdict), {}
         loop = turn.loop
         turn.loop = {**loop, "verdict": verdict, "flaw": verdict["reason"], "done": True}
         update = yield from self._reflect(turn)
         turn.loop = loop
-        return str(update["cmat"]["lessons"][-1])
+        told: Loop = update["cmat"]
+        learned: AgentLoop = {}
+        if "learned" in told:
+            learned = {"learned": told["learned"], "memory_failures": told["memory_failures"]}
+        return told["lessons"][-1], learned
 
 
 def _play(node: Callable[[Turn], Updating], state: Any) -> dict[str, Any] | None:
@@ -414,6 +428,13 @@ def _play(node: Callable[[Turn], Updating], state: Any) -> dict[str, Any] | None
 async def _aplay(node: Callable[[Turn], Updating], state: Any) -> dict[str, Any] | None:
     update: Any = await Seat(node).ainvoke(state, get_config())
     return update  # type: ignore[no-any-return]
+
+
+def _as_record(message: AnyMessage) -> Message:
+    told = to_message(message)
+    if isinstance(message, ToolMessage) and message.status == "error":
+        told["error"] = True
+    return told
 
 
 def _against(phase: Phase, finding: Finding, decision: Decision = "revise") -> Verdict:

@@ -79,6 +79,10 @@ class TinyAgent(BaseChatModel):
         tokens = min(self._engine.window, int(self._engine.tokenizer.model_max_length))
         return max(0, tokens - REPLY_TOKENS) * 2
 
+    def get_token_ids(self, text: str) -> list[int]:
+        """Encode a text; so `token_counter=model` counts with the model's own tokenizer."""
+        return list(self._engine.tokenizer.encode(text, add_special_tokens=False))
+
     @property
     def _llm_type(self) -> str:
         return "tinyagent"

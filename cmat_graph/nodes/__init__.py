@@ -8,6 +8,7 @@ from cmat_graph.nodes.checker import make_checker
 from cmat_graph.nodes.execute import make_execute
 from cmat_graph.nodes.reflect import make_reflect
 from cmat_graph.nodes.retry import make_retry
+from cmat_graph.nodes.summary import make_summary
 from cmat_graph.nodes.user import make_user
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "make_execute",
     "make_reflect",
     "make_retry",
+    "make_summary",
     "make_user",
 ]

@@ -2,28 +2,76 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Sequence
+from typing import Any
+
 from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
 
-from cmat_graph.memory.short_term import window
-from cmat_graph.nodes.calling import Prompt, Speaker, ask, task_message
-from cmat_graph.nodes.seat import Flow, Node, Turn
+from cmat_graph.memory.short_term import CHARS_PER_TOKEN, count_tokens, window
+from cmat_graph.memory.trimming import NOTES_CHARS, SHORTEST_NOTES, TokenCounter, counter_of
+from cmat_graph.nodes.calling import Prompt, Speaker, ask, task_message, to_langchain
+from cmat_graph.nodes.seat import Call, Do, Flow, Node, Turn
+from cmat_graph.nodes.summary import SumUp
 from cmat_graph.nodes.user import find_task
+from cmat_graph.state import Loop
 from cmat_graph.types import Budget, Message
 
 
-def make_assistant(model: Speaker, *, prompt: Prompt, window_chars: int, budget: Budget | None) -> Node:
+def make_assistant(
+    model: Speaker,
+    *,
+    prompt: Prompt,
+    window_tokens: int,
+    token_counter: TokenCounter | None = None,
+    sum_up: SumUp | None = None,
+    budget: Budget | None,
+) -> Node:
     """Build the node that drafts the next action.
 
     A graph in this seat keeps its own system prompt; it is shown the conversation, the task and this attempt's turns.
+
+    Args:
+        model: Drafts.
+        prompt: Its system prompt.
+        window_tokens: The task and this attempt's turns are cut to this, and to what the model says it can read.
+        token_counter: Counts them; None estimates.
+        sum_up: Keeps notes on the turns that no longer fit; without it the model is told how many there were.
+        budget: Prices of the model's calls.
+
     """
+    fits = window_tokens
+    if model.context_chars is not None:
+        fits = min(fits, model.context_chars // CHARS_PER_TOKEN)
+    notes_chars = max(SHORTEST_NOTES, min(NOTES_CHARS, fits))  # at most about a quarter of it
+    listed = counter_of(token_counter)
+
+    def count(messages: Sequence[Message]) -> int:
+        return count_tokens(messages) if token_counter is None else listed([to_langchain(each) for each in messages])
+
+    def look(turn: Turn) -> Generator[Call | Do, Any, tuple[Message, list[Message], Loop]]:
+        """Return the task, those turns of the attempt that fit beside it, and new notes on the others."""
+        loop, rules = turn.loop, turn.context.rules if model.is_graph else ""
+        turns = loop["trajectory"]
+        task = task_message(loop, rules=rules)
+        seen = window(turns, max_tokens=fits - count([task]), count=count)
+        if not seen.left_out:
+            return task, seen.kept, {}
+        reserved: Loop = {**loop, "summary": "word " * (notes_chars // 5) if sum_up is not None else ""}
+        room = fits - count([task_message(reserved, left_out=len(turns), rules=rules)])
+        seen = window(turns, max_tokens=room, count=count)
+        noted: Loop = {}
+        if sum_up is not None and seen.start > loop.get("summarised", 0):
+            fewer = window(turns, max_tokens=room // 2, count=count)  # or it would be asked at each step from now on
+            noted = yield from sum_up(turn, fewer.start, notes_chars)
+            seen = fewer if noted else seen
+        task = task_message({**loop, **noted}, left_out=len(seen.left_out), rules=rules)
+        return task, seen.kept, noted
 
     def assistant(turn: Turn) -> Flow:
         loop, context = turn.loop, turn.context
-        fits = window_chars if model.context_chars is None else min(window_chars, model.context_chars)
-        recent, left_out = window(loop["trajectory"], max_chars=fits - len(loop["task"]))
+        task, recent, noted = yield from look(turn)
         _, at = find_task(turn.messages)
         earlier: list[AnyMessage] = turn.messages[:at]
-        task = task_message(loop, left_out=left_out, rules=context.rules if model.is_graph else "")
         messages: list[Message | AnyMessage] = [
             *earlier,
             _with_attachments(task, turn.messages[at:]),
@@ -42,6 +90,7 @@ def make_assistant(model: Speaker, *, prompt: Prompt, window_chars: int, budget:
             reply.message.pop("garbled", None)
         return {
             "cmat": {
+                **noted,
                 "draft": reply.message,
                 "step": reply.step,
                 "trajectory": [*loop["trajectory"], reply.message],

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from langchain_core.messages import AIMessage
 
 from cmat_graph.errors import EnvironmentFailure
+from cmat_graph.nodes.lessons import Memory, Remembering
 from cmat_graph.nodes.roles import other_role
 from cmat_graph.nodes.seat import Call, Do, Flow, Turn
 from cmat_graph.state import Best, CmatState, Loop, Next
@@ -32,6 +33,7 @@ class Limits:
     max_revisions: int = 2
     on_exhausted: Literal["execute", "abort"] = "execute"
     budget: Budget | None = None
+    memory: Memory = field(default_factory=Memory)
     reflects: bool = False
     """A failed attempt leads to `reflect`; it also does where the graph was compiled with a store."""
 
@@ -41,6 +43,8 @@ def begin_attempt(number: int) -> Loop:
     return {
         "attempt": number,
         "trajectory": [],
+        "summary": "",
+        "summarised": 0,
         "round": 0,
         "revisions": 0,
         "draft": None,
@@ -123,7 +127,9 @@ def fail(turn: Turn, verdict: Verdict, limits: Limits) -> Flow:
     loop = turn.loop
     reflects = limits.reflects or turn.runtime.store is not None
     done = name_of_attempt(loop)
+    settled = yield from settle(turn, verdict, limits.memory)
     change: Loop = {
+        **settled,
         "verdict": verdict,
         "draft": None,
         "done": True,
@@ -143,6 +149,22 @@ def fail(turn: Turn, verdict: Verdict, limits: Limits) -> Flow:
     if not reflects:
         change["lessons"] = add_lesson(loop["lessons"], said(verdict))
     return {"cmat": {**change, "next": "reflect" if reflects else "retry"}}
+
+
+def settle(turn: Turn, verdict: Verdict, memory: Memory) -> Remembering:
+    """Credit lessons with how an attempt ended, where memory learns. A gold label steers only that, never a prompt."""
+    if not memory.learns(turn):
+        return {}
+    session = turn.context.session
+    if session is None:
+        reward = verdict["score"] if verdict["phase"] == "after" else 0.0
+        return (yield from memory.settle(turn, reward, passed=verdict["passed"]))
+    try:
+        yield from bring_to(turn, so_far(turn.loop))
+        reward = yield Do(of_environment, session.score)
+    except EnvironmentFailure:  # whoever needs the environment next says so
+        return {}
+    return (yield from memory.settle(turn, reward, passed=reward >= 1.0))
 
 
 def finish(turn: Turn, stopped: StopReason, change: Loop) -> Flow:

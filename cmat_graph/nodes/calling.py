@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from langchain_core.messages import (
     AIMessage,
@@ -26,12 +26,13 @@ from langgraph.pregel.protocol import PregelProtocol
 from pydantic import BaseModel
 
 from cmat_graph.errors import ConfigurationError
+from cmat_graph.memory.short_term import notice
 from cmat_graph.nodes.seat import Call, Do, Turn
 from cmat_graph.state import Loop
 from cmat_graph.types import Budget, Message
 
 Prompts = Mapping[str, str | Path] | str | Path
-PROMPTED = ("user", "assistant", "checker", "reflect")
+PROMPTED = ("user", "assistant", "checker", "reflect", "summary")
 EARLIER_CHARS = 4_000
 LESSON_CHARS = 1_000
 REPLY_CHARS = 50_000
@@ -121,7 +122,8 @@ def to_langchain(message: Message) -> BaseMessage:
     if message["role"] == "system":
         return SystemMessage(content)
     if message["role"] == "tool":
-        return ToolMessage(content, tool_call_id=message.get("tool_call_id", ""))
+        status: Literal["error", "success"] = "error" if message.get("error") else "success"
+        return ToolMessage(content, tool_call_id=message.get("tool_call_id", ""), status=status)
     return AIMessage(content, tool_calls=[{**c, "type": "tool_call"} for c in message.get("tool_calls", ())])
 
 
@@ -148,14 +150,17 @@ def from_langchain(reply: BaseMessage) -> Message:
 
 
 def task_message(loop: Loop, *, left_out: int = 0, rules: str = "") -> Message:
-    """Word the task with its lessons. Lessons are data, quoted line by line: they never enter the system prompt."""
+    """Word the task with its lessons, and the summary of what was left out since.
+
+    Lessons and summary are data, quoted line by line: they never enter the system prompt.
+    """
     content = f"{rules}\n\n{loop['task']}" if rules else loop["task"]
     if brief := loop.get("brief"):
         content += f"\n\nWhat counts as solved:\n{brief}"
     if lessons := loop.get("lessons"):
         content += "\n\nLessons from earlier attempts:\n" + quote(lessons)
     if left_out:
-        content += f"\n\n[{left_out} earlier messages were left out]"
+        content += "\n\n" + notice(left_out, loop.get("summary", ""))
     return {"role": "user", "content": content}
 
 

@@ -22,6 +22,7 @@ from cmat_graph.nodes.attempt import (
     of_environment,
     out_of,
     send_back,
+    settle,
     so_far,
 )
 from cmat_graph.nodes.calling import Prompt, Speaker, ask, conversation, show, transcript
@@ -162,7 +163,8 @@ def make_checker(
         announce(turn, verdict)
         answered: Loop = {"verdict": verdict, "answer": loop["answer"], "done": loop["done"], "spent": turn.spent}
         if verdict["decision"] == "approve" and loop["done"]:
-            passed: Loop = {**answered, "draft": None, "best": better(None, loop, verdict)}
+            settled = yield from settle(turn, verdict, limits.memory)
+            passed: Loop = {**answered, **settled, "draft": None, "best": better(None, loop, verdict)}
             return _count((yield from finish(turn, "passed", passed)), turn, verdict)
         if verdict["decision"] == "approve":
             learn = reflects_on_errors and bool(loop["flaw"]) and loop["flaw"] == loop["observation"]

@@ -53,6 +53,8 @@ def make_execute(toolbox: Toolbox | None, store: BaseStore | None) -> Node:
         else:
             seen = yield from _step(turn, draft["content"])
             turns = [Message(role="user", content=seen.text)]
+            if seen.error:
+                turns[0]["error"] = True
         if turn.recorder is not None:
             turn.recorder.observation(loop["step"], seen.text, error=seen.error)
         action = name_of(draft) if kind == "tools" else draft["content"]

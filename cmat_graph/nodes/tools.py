@@ -71,14 +71,22 @@ class Toolbox:
         for call in calls:
             message = found.get(call["id"])
             text = _text(message) if message else f"Error: not run; at most {MAX_CALLS} calls in one turn."
-            error = error or message is None or message.status == "error"
-            messages.append({"role": "tool", "content": text, "tool_call_id": call["id"]})
+            failed = message is None or message.status == "error"
+            error = error or failed
+            messages.append(_answer(call, text, error=failed))
         return Observation(text="\n".join(m["content"] for m in messages), error=error), messages
 
     def refuse(self, calls: Sequence[ToolCall], text: str) -> tuple[Observation, list[Message]]:
         """Answer every call with the same error."""
-        messages: list[Message] = [{"role": "tool", "content": text, "tool_call_id": call["id"]} for call in calls]
+        messages = [_answer(call, text, error=True) for call in calls]
         return Observation(text=text, error=True), messages
+
+
+def _answer(call: ToolCall, text: str, *, error: bool) -> Message:
+    answer: Message = {"role": "tool", "content": text, "tool_call_id": call["id"]}
+    if error:
+        answer["error"] = True
+    return answer
 
 
 def _tool_messages(result: Any) -> list[ToolMessage]:

@@ -7,14 +7,13 @@ from collections.abc import Generator, Mapping
 from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
-from langgraph.store.base import BaseStore
 from pydantic import BaseModel, Field
 
 from cmat_graph.errors import ConfigurationError
-from cmat_graph.memory.reflections import recall
 from cmat_graph.nodes.approve import ask_person
 from cmat_graph.nodes.attempt import begin_attempt, bring_to
 from cmat_graph.nodes.calling import Prompt, Speaker, ask
+from cmat_graph.nodes.lessons import Memory
 from cmat_graph.nodes.seat import Call, Do, Flow, Node, Turn
 from cmat_graph.state import Loop
 from cmat_graph.types import Budget
@@ -32,7 +31,7 @@ def make_user(
     model: Speaker | None,
     *,
     prompt: Prompt,
-    store: BaseStore | None,
+    memory: Memory,
     roles: Mapping[str, str],
     human: bool,
     budget: Budget | None,
@@ -42,7 +41,7 @@ def make_user(
     Args:
         model: Says what counts as solved; without one the task stands as it is.
         prompt: The model's system prompt.
-        store: Long-term memory; without one, the store the graph was compiled with.
+        memory: Where lessons are recalled from.
         roles: Which model plays which role; recorded with the episode.
         human: Ask a person for the task when there is none.
         budget: Prices of the model's calls.
@@ -56,21 +55,20 @@ def make_user(
         asked = human and (not task or _is_answered(turn, task))
         if asked:
             task = ask_person(turn, {"kind": "task", "question": "What is the task?"}, TaskEntry).task
-        memory = store or turn.runtime.store
-        lessons: list[str] = (yield Do(_recall, memory, turn.context.env, task)) if memory is not None else []
+        recalled = yield from memory.recall(turn, task)
         yield from bring_to(turn, [], afresh=True)
         turn.spent = {"calls": 0, "tokens": 0, "seconds": 0.0, "cost": 0.0}
         brief = (yield from _brief(turn, task)) if model is not None else ""
         episode = turn.recorder.episode_id if turn.recorder is not None else uuid.uuid4().hex
         if turn.recorder is not None:
             turn.recorder.assign(task=task, roles=dict(roles))
-        turn.emit("task", episode=episode, roles=dict(roles), lessons=lessons)
+        turn.emit("task", episode=episode, roles=dict(roles), lessons=recalled["lessons"])
         opened: Loop = {
             "episode": episode,
             "task": task,
             "brief": brief,
             "roles": dict(roles),
-            "lessons": lessons,
+            **recalled,
             **begin_attempt(1),
             "tried": [],
             "unreadable": 0,
@@ -101,7 +99,3 @@ def find_task(messages: list[AnyMessage]) -> tuple[str, int]:
 def _is_answered(turn: Turn, task: str) -> bool:
     """Tell whether the last episode of this thread was about this task and nothing was said since."""
     return turn.loop.get("task") == task and isinstance(turn.messages[-1], AIMessage)
-
-
-def _recall(memory: BaseStore, env: str, task: str) -> list[str]:
-    return recall(memory, env=env, node="assistant", task=task)

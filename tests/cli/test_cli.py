@@ -14,24 +14,9 @@ from pathlib import Path
 import click
 import pytest
 
-from cmat_graph.cli import COMMANDS, cli, main
+from cmat_graph.cli import COMMANDS, cli
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
-    """Run a command in an empty folder; give exit code, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["cmat-graph", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        return ended.value.code, captured.out, captured.err
-
-    return run
 
 
 def commands():

@@ -25,7 +25,7 @@ def revised_then_retried():
     return create_cmat_graph(
         talker("The first try.", "A second one.", "The third."),
         checker=talker("revise: too short", "reject: still too short", "approve"),
-        reflector=talker("Write more."),
+        reflector=talker("Write more than one word."),
     ).compile(checkpointer=InMemorySaver())
 
 
@@ -63,7 +63,7 @@ def test_updates_name_each_node_and_what_it_changed(watch):
         "reject",
         "approve",
     ]
-    assert parts[5]["reflect"]["cmat"]["lessons"] == ["Write more."]
+    assert parts[5]["reflect"]["cmat"]["lessons"] == ["Write more than one word."]
 
 
 def test_messages_come_word_by_word_from_every_node_that_talks(watch):
@@ -101,7 +101,7 @@ def test_custom_events_tell_the_story(watch):
         ("verdict", 2),
         ("end", 2),
     ]
-    assert parts[4]["lessons"] == ["Write more."]
+    assert parts[4]["lessons"] == ["Write more than one word."]
     assert (parts[-1]["stopped"], parts[-1]["answer"]) == ("passed", "The third.")
 
 
@@ -127,7 +127,7 @@ def test_several_modes_at_once_in_both_shapes(watch):
     assert [mode for mode, _ in old].count("updates") == len(PATH)
     new = watch(revised_then_retried(), ["updates", "custom"], version="v2")
     assert [part["data"] for part in new if part["type"] == "updates"][5]["reflect"]["cmat"]["lessons"] == [
-        "Write more."
+        "Write more than one word."
     ]
 
 

@@ -1,0 +1,167 @@
+"""Chroma as an index over the records: vectors by item id, nothing else, so that it can be rebuilt at any time."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import re
+import time
+from pathlib import Path
+from typing import IO, Any
+
+import chromadb
+import numpy as np
+import numpy.typing as npt
+from chromadb.config import Settings
+
+from cmat_graph.errors import MemoryStoreError
+from cmat_graph.memory.exact import Ranking
+from cmat_graph.memory.records import Change, Matrix
+
+logger = logging.getLogger(__name__)
+
+HNSW = {"space": "cosine", "ef_construction": 200, "ef_search": 200, "max_neighbors": 32, "sync_threshold": 1000}
+"""Chroma's own defaults recall less than half of the nearest among 50,000 vectors."""
+PAUSE_S = 30.0
+"""How long an index that failed is left alone."""
+
+_owned: dict[str, tuple[IO[str], int, bool]] = {}
+"""What this process holds, by folder: the lock file, how many stores use it, and whether it is shared."""
+
+
+class Index:
+    """One store's vectors in Chroma. It never raises: what fails is counted, and searched for elsewhere meanwhile.
+
+    Args:
+        client: Any Chroma client.
+        store: The store's own id: several stores may share a server.
+        embedding: Id of the embedding; its vectors have a collection of their own.
+        dimensions: How long they are.
+
+    """
+
+    def __init__(self, client: Any, *, store: str, embedding: str, dimensions: int) -> None:
+        self._client = client
+        label = re.sub(r"[^a-zA-Z0-9]+", "-", embedding)[:60].strip("-") or "embedding"
+        self._name = f"cmat-{store[:12]}-{label}-{dimensions}"
+        self.failures = 0
+        """Calls of Chroma that failed and were survived."""
+        self._until = 0.0
+        self._collection = self._open()
+
+    @property
+    def rests(self) -> bool:
+        """True while a failed index is left alone."""
+        return time.monotonic() < self._until
+
+    def learn(self, changes: list[Change]) -> None:
+        """Take over items; raises what Chroma raises, so that the records know that it did not."""
+        stale = [f"{c.id}:{part}" for c in changes for part in range(len(c.vectors), c.placed)]
+        if stale:
+            self._collection.delete(ids=stale)
+        ids = [f"{change.id}:{part}" for change in changes for part in range(len(change.vectors))]
+        if ids:
+            rows = np.concatenate([change.vectors for change in changes])
+            most = self._client.get_max_batch_size()
+            for start in range(0, len(ids), most):
+                self._collection.upsert(ids=ids[start : start + most], embeddings=rows[start : start + most])
+
+    def nearest(self, query: npt.NDArray[np.float32], number: int) -> Ranking:
+        """Yield the items of the nearest vectors with their cosine; approximate."""
+        found = self._collection.query(query_embeddings=[query], n_results=number, include=["distances"])
+        seen: set[str] = set()
+        for name, distance in zip(found["ids"][0], found["distances"][0], strict=True):
+            item = name.partition(":")[0]
+            if item not in seen:
+                seen.add(item)
+                yield item, 1.0 - float(distance)
+
+    def count(self) -> int:
+        """Return how many vectors Chroma holds."""
+        return int(self._collection.count())
+
+    def finds(self, some: Matrix) -> bool:
+        """Tell whether Chroma finds vectors again that it was given; an approximate index may miss a few."""
+        if not len(some):
+            return True
+        found = self._collection.query(query_embeddings=list(some), n_results=1, include=["distances"])
+        missed = sum(not distances or distances[0] > 0.01 for distances in found["distances"])
+        return bool(missed <= len(some) // 8)
+
+    def drop(self) -> None:
+        """Delete everything and begin anew."""
+        self._client.delete_collection(self._name)
+        self._collection = self._open()
+
+    def failed(self, exc: Exception) -> None:
+        """Count a failure, say so the first time, and leave Chroma alone for a while."""
+        self.failures += 1
+        self._until = time.monotonic() + PAUSE_S
+        if self.failures == 1:
+            logger.warning(
+                "the lesson store goes on without its Chroma index, which failed (%s); nothing is lost, "
+                "searches of large namespaces take longer until it is back",
+                _first_line(exc),
+            )
+
+    def again(self) -> None:
+        """Try a failed index again now."""
+        self._until = 0.0
+
+    def _open(self) -> Any:
+        # No embedding function: Chroma's default one downloads a model at first use.
+        return self._client.get_or_create_collection(self._name, configuration={"hnsw": HNSW}, embedding_function=None)
+
+
+def open_folder(folder: Path) -> Any:
+    """Open an embedded Chroma."""
+    return chromadb.PersistentClient(str(folder), settings=Settings(anonymized_telemetry=False))
+
+
+def own(folder: Path, *, shared: bool = False) -> bool:
+    """Take a folder for this process: two that write one embedded Chroma lose results without an error.
+
+    Processes that use a server share it. False when this process has it already.
+    """
+    name = str(folder.resolve())
+    if name in _owned:
+        lock, users, kind = _owned[name]
+        if kind != shared:
+            raise MemoryStoreError(
+                f"{folder} is open in this process already, {'over a server' if kind else 'with its own Chroma'}; "
+                "open it the same way"
+            )
+        _owned[name] = (lock, users + 1, kind)
+        return False
+    lock = open(folder / "owner.lock", "a+")  # noqa: SIM115 - held until it is given back
+    try:
+        fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError as exc:
+        lock.seek(0)
+        owner = lock.read().strip() or "unknown"
+        lock.close()
+        raise MemoryStoreError(
+            f"{folder} is in use by process {owner}; stop it, or share it over a server: "
+            f"chroma run --path {folder / 'server'} --port 8000, then "
+            f"ChromaStore({str(folder)!r}, client=chromadb.HttpClient(port=8000)) in every process"
+        ) from exc
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    _owned[name] = (lock, 1, shared)
+    return True
+
+
+def disown(folder: Path) -> None:
+    """Give a folder back; it is free when all of this process have."""
+    name = str(folder.resolve())
+    lock, users, kind = _owned.pop(name)
+    if users > 1:
+        _owned[name] = (lock, users - 1, kind)
+    else:
+        lock.close()
+
+
+def _first_line(exc: BaseException) -> str:
+    return (str(exc).strip() or type(exc).__name__).splitlines()[0]
