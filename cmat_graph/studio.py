@@ -36,7 +36,9 @@ async def store() -> ChromaStore:
 
 @cache
 def _open() -> ChromaStore:
-    from cmat_graph.memory.opening import open_store  # brings chromadb, which a server with another store need not have
+    from cmat_graph.memory.chroma.opening import (
+        open_store,  # brings chromadb, which a server with another store need not have
+    )
 
     folder, server = os.environ.get("CMAT_MEMORY", "memory"), os.environ.get("CMAT_CHROMA")
     return open_store(folder, server=server, embeddings=os.environ.get("CMAT_EMBEDDINGS"))

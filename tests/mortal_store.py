@@ -14,8 +14,7 @@ import chromadb
 from langgraph.store.base import PutOp
 
 from cmat_graph.errors import MemoryStoreError
-from cmat_graph.memory import exact, searcher
-from cmat_graph.memory.chroma import ChromaStore
+from cmat_graph.memory.chroma import ChromaStore, exact, searcher
 
 SPACE = ("lessons", "all")
 

@@ -10,7 +10,7 @@ import pytest
 import servers
 
 from cmat_graph.memory import lessons
-from cmat_graph.memory.opening import open_store
+from cmat_graph.memory.chroma.opening import open_store
 
 sdk = pytest.importorskip("langgraph_sdk")
 SUM = {"messages": [{"role": "user", "content": "What is 2 + 2?"}]}

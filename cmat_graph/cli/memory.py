@@ -19,8 +19,8 @@ from cmat_graph.cli.shared import console, json_option, progress
 from cmat_graph.errors import ConfigurationError
 from cmat_graph.memory.audit import audit, lessons, prune
 from cmat_graph.memory.chroma import ChromaStore, KeptItem
+from cmat_graph.memory.chroma.opening import connect, open_store
 from cmat_graph.memory.embeddings import load_embeddings
-from cmat_graph.memory.opening import connect, open_store
 from cmat_graph.memory.ranking import ROOT, Lesson, Policy, label
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]

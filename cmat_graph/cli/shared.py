@@ -64,7 +64,7 @@ def open_memory(memory: str | None, server: str | None, embeddings: str | None) 
     """Open the lesson store, if one is chosen."""
     if memory is None:
         return None
-    from cmat_graph.memory.opening import open_store
+    from cmat_graph.memory.chroma.opening import open_store
 
     return open_store(memory, server=server, embeddings=embeddings)
 

@@ -13,8 +13,7 @@ import sqlalchemy as sa
 from langgraph.store.base import BaseStore, SearchItem
 from langgraph.store.memory import InMemoryStore
 
-from cmat_graph.memory import exact, searcher
-from cmat_graph.memory.chroma import ChromaStore
+from cmat_graph.memory.chroma import ChromaStore, exact, searcher
 from cmat_graph.memory.embeddings import HashingEmbeddings
 
 SERVED = [pytest.param("server", marks=pytest.mark.server), pytest.param("postgres", marks=pytest.mark.server)]

@@ -18,8 +18,7 @@ from mortal_store import SPACE, missing, puts, text
 from stores import search_by_index_alone
 
 from cmat_graph.errors import EmbeddingMismatchError
-from cmat_graph.memory import searcher
-from cmat_graph.memory.chroma import ChromaStore
+from cmat_graph.memory.chroma import ChromaStore, searcher
 from cmat_graph.memory.embeddings import HashingEmbeddings
 
 HOW = pytest.mark.parametrize("how", ["exact", "index"])

@@ -16,8 +16,7 @@ from mortal_store import missing, puts
 from stores import database, search_by_index_alone
 
 from cmat_graph.errors import MemoryStoreError
-from cmat_graph.memory import index
-from cmat_graph.memory.chroma import ChromaStore
+from cmat_graph.memory.chroma import ChromaStore, index
 
 pytestmark = pytest.mark.server
 PROCESSES, EACH = 4, 150

@@ -10,9 +10,9 @@ import chromadb
 from langchain_core.embeddings import Embeddings
 
 from cmat_graph.errors import ConfigurationError, MemoryStoreError
-from cmat_graph.memory.chroma import ChromaStore
+from cmat_graph.memory.chroma.records import Records
+from cmat_graph.memory.chroma.store import ChromaStore
 from cmat_graph.memory.embeddings import HashingEmbeddings, load_embeddings
-from cmat_graph.memory.records import Records
 
 
 def open_store(

@@ -10,10 +10,10 @@ from typing import Any
 from langgraph.store.base import SearchOp
 
 from cmat_graph.errors import MemoryStoreError
-from cmat_graph.memory.exact import Blocks, Ranking, Vector, best_first, in_order, normalised, scan
-from cmat_graph.memory.filters import matches
-from cmat_graph.memory.index import Index
-from cmat_graph.memory.records import Matrix, Namespace, Records
+from cmat_graph.memory.chroma.exact import Blocks, Ranking, Vector, best_first, in_order, normalised, scan
+from cmat_graph.memory.chroma.filters import matches
+from cmat_graph.memory.chroma.index import Index
+from cmat_graph.memory.chroma.records import Matrix, Namespace, Records
 
 LEARN_AFTER = 500
 """Writes that wait before Chroma learns them together; until then a search compares them one by one."""

@@ -33,14 +33,14 @@ from langgraph.store.base import (
 )
 
 from cmat_graph.errors import ConfigurationError, EmbeddingMismatchError, MemoryStoreError
-from cmat_graph.memory.embedder import Embedder, mismatch
+from cmat_graph.memory.chroma.embedder import Embedder, mismatch
+from cmat_graph.memory.chroma.filters import check_filter, fits
+from cmat_graph.memory.chroma.index import Index, disown, open_folder, own
+from cmat_graph.memory.chroma.records import Namespace, Records, Write, hashed
+from cmat_graph.memory.chroma.searcher import SCAN_PAGE, Searcher, accepts
 from cmat_graph.memory.embeddings import HashingEmbeddings
-from cmat_graph.memory.filters import check_filter, fits
-from cmat_graph.memory.index import Index, disown, open_folder, own
 from cmat_graph.memory.langchain import StoreRetriever, StoreVectors
 from cmat_graph.memory.notes import memory_tools
-from cmat_graph.memory.records import Namespace, Records, Write, hashed
-from cmat_graph.memory.searcher import SCAN_PAGE, Searcher, accepts
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from threading import RLock
 import numpy as np
 import numpy.typing as npt
 
-from cmat_graph.memory.records import Matrix, Namespace, Records
+from cmat_graph.memory.chroma.records import Matrix, Namespace, Records
 
 MAX_VECTORS = 20_000
 """Vectors under a prefix up to which it is searched exactly; as float32 of 384 dimensions some 30 MB."""

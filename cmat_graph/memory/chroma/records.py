@@ -16,7 +16,7 @@ import numpy.typing as npt
 import sqlalchemy as sa
 
 from cmat_graph.errors import MemoryStoreError
-from cmat_graph.memory import tables
+from cmat_graph.memory.chroma import tables
 
 Matrix = npt.NDArray[np.float32]
 Namespace = tuple[str, ...]

@@ -11,9 +11,9 @@ from langchain_core.embeddings import Embeddings
 from langgraph.store.base import get_text_at_path
 
 from cmat_graph.errors import EmbeddingMismatchError
+from cmat_graph.memory.chroma.exact import Vector, normalised
+from cmat_graph.memory.chroma.records import Matrix
 from cmat_graph.memory.embeddings import embedding_id
-from cmat_graph.memory.exact import Vector, normalised
-from cmat_graph.memory.records import Matrix
 
 
 class Embedder:

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from chromadb.config import Settings
 
 from cmat_graph.errors import MemoryStoreError
-from cmat_graph.memory.exact import Ranking
-from cmat_graph.memory.records import Change, Matrix
+from cmat_graph.memory.chroma.exact import Ranking
+from cmat_graph.memory.chroma.records import Change, Matrix
 
 logger = logging.getLogger(__name__)
 
