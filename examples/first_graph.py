@@ -15,7 +15,7 @@ graph = create_cmat_graph(assistant, checker=checker).compile()
 
 for update in graph.stream({"messages": [("user", "What is six times seven?")]}, stream_mode="updates"):
     for node, change in update.items():
-        verdict = change.get("verdict") or {}
+        verdict = change["cmat"].get("verdict") or {}
         print(f"{node:10} {verdict.get('decision', '')} {verdict.get('reason', '')}".rstrip())
     result = change
 print(result["messages"][-1].text)

@@ -36,14 +36,15 @@ def test_a_limit_and_an_offset_cut_the_result(store):
 @pytest.mark.parametrize("query", [None, "number seven"])
 @pytest.mark.parametrize("filter", [None, {"odd": True}])
 def test_paging_shows_each_item_once(request, store, query, filter):
-    if query and "[index" in request.node.name:
-        pytest.skip("an approximate index, used above 20,000 vectors, does not promise exact pages")
     store.batch([PutOp(("a", str(i % 7)), str(i), {"text": f"number {i}", "odd": i % 2 == 1}) for i in range(250)])
     pages = [store.search(("a",), limit=30, offset=at, query=query, filter=filter) for at in range(0, 300, 30)]
     seen = [item.key for page in pages for item in page]
     wanted = {str(i) for i in range(250) if not filter or i % 2}
     assert len(seen) == len(wanted)
-    assert set(seen) == wanted
+    if query and "[index" in request.node.name:  # an approximate ranking, of which each page is cut from another
+        assert len(set(seen)) > 0.9 * len(wanted)
+    else:
+        assert set(seen) == wanted
 
 
 # -- filters
