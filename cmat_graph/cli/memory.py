@@ -17,13 +17,17 @@ import click
 from cmat_graph.cli import print_json
 from cmat_graph.cli.shared import console, json_option, progress
 from cmat_graph.errors import ConfigurationError
-from cmat_graph.memory.audit import audit, lessons, prune
+from cmat_graph.memory.audit import audit, is_in, lessons, prune
 from cmat_graph.memory.chroma import ChromaStore, KeptItem
+from cmat_graph.memory.chroma.filters import check_ttl
 from cmat_graph.memory.chroma.opening import connect, open_store
 from cmat_graph.memory.embeddings import load_embeddings
 from cmat_graph.memory.ranking import ROOT, Lesson, Policy, label
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+MANY = 10_000
+"""How many of the nearest are looked through for those of one node or split in all environments."""
 
 _PATH = click.argument("path")
 _SERVER = click.option("--server", metavar="HOST:PORT", help="Chroma server that several processes share.")
@@ -105,10 +109,11 @@ def search(
             break
         prefix.append(label(name))
     with _open(embeddings=embeddings, **at) as store:
-        wanted = {"node": node, "split": split} if env is None else {"split": split} if node is None else {}
-        chosen = {name: value for name, value in wanted.items() if value is not None}
-        items = store.search(tuple(prefix), query=task, filter=chosen or None, limit=limit)
+        covered = len(prefix) > sum(name is not None for name in (env, node, split))
+        items = store.search(tuple(prefix), query=task, limit=limit if covered else MANY)
+    wanted = [None if name is None else label(name) for name in (env, node, split)]
     found = [Lesson.of(item) for item in items]
+    found = [lesson for lesson in found if is_in(lesson.namespace, wanted)][:limit]
     if as_json:
         print_json([_plain(lesson) for lesson in found])
     else:
@@ -133,7 +138,7 @@ def show(*, key: str, as_json: bool, **at: Any) -> None:
         return
     for name, value in _plain(lesson).items():
         if value not in ("", None):
-            click.echo(f"{name:>10}  {value}")
+            click.echo(f"{name:>10}  {_visible(str(value))}")
 
 
 @command.command("export")
@@ -328,27 +333,37 @@ def _find(store: ChromaStore, key: str) -> Lesson:
 
 
 def _read(file: IO[str]) -> Iterator[KeptItem]:
-    for number, line in enumerate(file, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            now = datetime.now(UTC).isoformat()
-            if not isinstance(row["value"], dict) or not row["namespace"]:
-                raise TypeError("value must be an object and namespace a list of labels")
-            yield KeptItem(
-                namespace=tuple(str(part) for part in row["namespace"]),
-                key=str(row["key"]),
-                value=row["value"],
-                created_at=datetime.fromisoformat(row.get("created_at", now)),
-                updated_at=datetime.fromisoformat(row.get("updated_at", now)),
-                index=row.get("index"),
-                ttl=row.get("ttl"),
-            )
-        except (ValueError, KeyError, TypeError) as exc:
-            raise ConfigurationError(
-                f"{file.name}, line {number}: no item as `memory export` writes it: {exc}"
-            ) from exc
+    number = 0
+    try:
+        for number, line in enumerate(file, 1):  # noqa: B007 - told where a line is faulty
+            if line.strip():
+                yield _item(json.loads(line))
+    except UnicodeDecodeError as exc:
+        raise ConfigurationError(f"{file.name} is no UTF-8 text: {exc}") from exc
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as exc:
+        told = f"{type(exc).__name__}: {exc}"
+        raise ConfigurationError(f"{file.name}, line {number}: not as `memory export` writes it: {told}") from exc
+
+
+def _item(row: Any) -> KeptItem:
+    space, index, now = row["namespace"], row.get("index"), datetime.now(UTC).isoformat()
+    if not isinstance(row["value"], dict) or not isinstance(space, list) or not space:
+        raise TypeError("value must be an object and namespace a list of labels")
+    if not (index is None or index is False or (isinstance(index, list) and all(isinstance(i, str) for i in index))):
+        raise TypeError("index must be null, false or a list of paths")
+    check_ttl(row.get("ttl"))
+    created, updated = (
+        datetime.fromisoformat(row.get(name, now)).astimezone(UTC) for name in ("created_at", "updated_at")
+    )
+    return KeptItem(
+        namespace=tuple(str(part) for part in space),
+        key=str(row["key"]),
+        value=row["value"],
+        created_at=created,
+        updated_at=updated,
+        index=index,
+        ttl=row.get("ttl"),
+    )
 
 
 def _plain(lesson: Lesson) -> dict[str, Any]:
@@ -372,6 +387,11 @@ def _print(found: list[Lesson]) -> None:
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
+def _visible(text: str) -> str:
+    """Write out control characters: a lesson may come from anywhere, and a terminal obeys them."""
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
 def _short(text: str, size: int = 80) -> str:
-    line = " ".join(text.split())
+    line = " ".join(_visible(text).split())
     return line if len(line) <= size else f"{line[: size - 1]}…"

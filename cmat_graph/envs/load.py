@@ -48,7 +48,7 @@ def load_env(
     Example:
         >>> env = load_env("database", seed=1, size=40)
         >>> len(env.tasks("train")), len(env.tasks("test"))
-        (30, 10)
+        (32, 8)
 
     """
     if name not in ENVIRONMENTS:

@@ -62,7 +62,7 @@ def lessons(
         for item in found:
             lesson = Lesson.of(item)
             name = tuple(lesson.place)
-            if name not in seen and _is_in(lesson.namespace, wanted):
+            if name not in seen and is_in(lesson.namespace, wanted):
                 seen.add(name)
                 yield lesson
         if len(found) < PAGE:
@@ -197,6 +197,7 @@ def _space(lesson: Lesson) -> tuple[str, ...]:
     return lesson.namespace if len(lesson.namespace) != 3 else (*lesson.namespace, "any")
 
 
-def _is_in(space: tuple[str, ...], wanted: list[str | None]) -> bool:
+def is_in(space: tuple[str, ...], wanted: list[str | None]) -> bool:
+    """Tell whether a namespace is of this environment, node and split; None stands for any."""
     parts = (*space[1:4], "any", "any", "any")
     return all(want is None or want == part for want, part in zip(wanted, parts, strict=False))

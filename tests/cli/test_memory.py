@@ -52,12 +52,42 @@ def test_what_is_exported_comes_back_the_same(call, folder, tmp_path):
     assert "Oslo" in best["task"]  # still found by its task
 
 
-def test_a_faulty_line_changes_nothing_and_is_named(call, folder, tmp_path):
-    (tmp_path / "bad.jsonl").write_text('{"namespace": ["a"], "key": "k", "value": {}}\n{"namespace": ["a"]}\n')
+GOOD = '{"namespace": ["a"], "key": "k", "value": {}}'
+BAD = [
+    '{"namespace": ["a"]}',
+    '{"namespace": "notes", "key": "k", "value": {}}',
+    GOOD.replace("}}", '}, "index": 5}'),
+    GOOD.replace("}}", '}, "ttl": "5"}'),
+    GOOD.replace("}}", '}, "created_at": "0001-01-01T00:00:00+14:00"}'),
+    '{"a":' * 100_000,
+    "[]",
+]
+
+
+@pytest.mark.parametrize("line", BAD, ids=lambda line: line[-40:])
+def test_a_faulty_line_changes_nothing_and_is_named(call, folder, tmp_path, line):
+    (tmp_path / "bad.jsonl").write_text(f"{GOOD}\n\n{line}\n")
     code, _, err = call("memory", "import", folder, tmp_path / "bad.jsonl")
-    assert (code, "line 2" in err) == (1, True)
+    assert (code, "line 3" in err) == (1, True)
     with ChromaStore(folder) as store:
         assert store.get(("a",), "k") is None
+
+
+def test_a_file_that_is_no_text_is_named(call, folder, tmp_path):
+    (tmp_path / "bad.jsonl").write_bytes(GOOD.encode("utf-16"))
+    code, _, err = call("memory", "import", folder, tmp_path / "bad.jsonl")
+    assert (code, "no UTF-8" in err) == (1, True)
+
+
+def test_control_characters_of_lessons_do_not_reach_the_terminal(call, folder):
+    with ChromaStore(folder) as store:
+        value = {"text": "Look at \x1b[31mthe headers\x07 first.", "task": "How many \x1b]0;owned\x07 shops?"}
+        store.put(("reflections", "database", "assistant", "any"), "red", value, index=["task"])
+    for words in (("list",), ("show",), ("audit",), ("search",)):
+        extra = {"show": ("red",), "search": ("How many shops?",)}.get(words[0], ())
+        _, out, _ = call("memory", *words, folder, *extra)
+        assert "\x1b" not in out
+        assert "\x07" not in out
 
 
 def test_pruning_tells_first_and_deletes_then(call, folder):

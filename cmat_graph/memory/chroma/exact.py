@@ -19,6 +19,7 @@ MAX_VECTORS = 20_000
 MAX_KEPT = 60_000
 """Vectors kept in memory over all prefixes; those used longest ago leave first."""
 
+MAX_BLOCKS = 1_000
 MAX_CHANGES = 5_000
 """Writes to the store after which a prefix is read anew rather than brought up to date."""
 
@@ -71,6 +72,7 @@ class Blocks:
         self._records, self._dimensions = records, dimensions
         self._blocks: OrderedDict[Namespace, Block] = OrderedDict()
         self._large: dict[Namespace, int] = {}
+        self._held = 0  # vectors in all blocks
         self._lock = RLock()
 
     def under(self, prefix: Namespace, revision: int) -> Block | None:
@@ -78,22 +80,21 @@ class Blocks:
         with self._lock:
             if revision - self._large.get(prefix, -MAX_VECTORS) < MAX_VECTORS:
                 return None
-            block = self._blocks.get(prefix)
-            if block is None:
-                if self._records.count(prefix, at_most=MAX_VECTORS + 1) > MAX_VECTORS:
-                    self._large[prefix] = revision
-                    return None
+            block = self._blocks.pop(prefix, None)
+            self._held -= len(block) if block is not None else 0
+            if block is None and self._records.count(prefix, at_most=MAX_VECTORS + 1) <= MAX_VECTORS:
                 block = self._load(prefix, revision)
-            elif block.revision < revision:
+            elif block is not None and block.revision < revision:
                 block = self._refresh(block, prefix, revision)
-            self._blocks[prefix] = block
-            self._blocks.move_to_end(prefix)
-            if len(block) > MAX_VECTORS:
-                del self._blocks[prefix]
+            if block is None or len(block) > MAX_VECTORS:
+                if len(self._large) > MAX_BLOCKS:
+                    self._large.clear()
                 self._large[prefix] = revision
                 return None
-            while len(self._blocks) > 1 and sum(map(len, self._blocks.values())) > MAX_KEPT:
-                self._blocks.popitem(last=False)
+            self._blocks[prefix] = block  # as the one used last
+            self._held += len(block)
+            while len(self._blocks) > 1 and (self._held > MAX_KEPT or len(self._blocks) > MAX_BLOCKS):
+                self._held -= len(self._blocks.popitem(last=False)[1])
             return block
 
     def clear(self) -> None:
@@ -101,6 +102,7 @@ class Blocks:
         with self._lock:
             self._blocks.clear()
             self._large.clear()
+            self._held = 0
 
     def _load(self, prefix: Namespace, revision: int) -> Block:
         owners, rows = next(self._records.vectors(prefix, self._dimensions))

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from langgraph.store.base import MatchCondition
+from langgraph.store.base import MatchCondition, SearchOp
 
 _ORDER: dict[str, Callable[[Any, Any], bool]] = {
     "$gt": operator.gt,
@@ -14,7 +14,25 @@ _ORDER: dict[str, Callable[[Any, Any], bool]] = {
     "$lt": operator.lt,
     "$lte": operator.le,
 }
+MAX_MINUTES = 1_000_000_000
+"""Longest time to live, some 1,900 years."""
 OPERATORS = ("$eq", "$ne", *_ORDER)
+
+
+def check_search(op: SearchOp) -> None:
+    """Refuse a limit, an offset or a filter that means nothing."""
+    for name, number in (("limit", op.limit), ("offset", op.offset)):
+        if not isinstance(number, int) or not 0 <= number < 2**31:
+            raise ValueError(f"{name} must be a whole number from 0 to two thousand million, not {number!r}")
+    if op.filter is not None and not isinstance(op.filter, Mapping):
+        raise ValueError(f"a filter is a dict of fields and what they must be, not {op.filter!r}")
+    check_filter(op.filter)
+
+
+def check_ttl(ttl: Any) -> None:
+    """Refuse a time to live that is no number of minutes."""
+    if ttl is not None and (isinstance(ttl, bool) or not isinstance(ttl, int | float) or not 0 < ttl < MAX_MINUTES):
+        raise ValueError(f"ttl must be minutes above 0 and below {MAX_MINUTES:,}, or None for no end, not {ttl!r}")
 
 
 def check_filter(wanted: Any) -> None:
@@ -26,6 +44,8 @@ def check_filter(wanted: Any) -> None:
     """
     if isinstance(wanted, Mapping):
         for name, inner in wanted.items():
+            if not isinstance(name, str):
+                raise ValueError(f"a filter names fields of the value by text, not {name!r}")
             if name.startswith("$") and name not in OPERATORS:
                 raise ValueError(f"unknown filter operator {name}; known: {', '.join(OPERATORS)}")
             check_filter(inner)

@@ -6,7 +6,10 @@ import fcntl
 import logging
 import os
 import re
+import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,6 +26,10 @@ logger = logging.getLogger(__name__)
 
 HNSW = {"space": "cosine", "ef_construction": 200, "ef_search": 200, "max_neighbors": 32, "sync_threshold": 1000}
 """Chroma's own defaults recall less than half of the nearest among 50,000 vectors."""
+OPENING = threading.RLock()
+"""Held while a store is opened: two threads that open one folder would take each other for damage."""
+SERVER_S = 15.0
+"""How long a server is waited for; writers of all processes wait meanwhile."""
 PAUSE_S = 30.0
 """How long an index that failed is left alone."""
 
@@ -43,6 +50,7 @@ class Index:
 
     def __init__(self, client: Any, *, store: str, embedding: str, dimensions: int) -> None:
         self._client = client
+        self._is_remote = "fastapi" in str(client.get_settings().chroma_api_impl)
         label = re.sub(r"[^a-zA-Z0-9]+", "-", embedding)[:60].strip("-") or "embedding"
         self._name = f"cmat-{store[:12]}-{label}-{dimensions}"
         self.failures = 0
@@ -59,17 +67,18 @@ class Index:
         """Take over items; raises what Chroma raises, so that the records know that it did not."""
         stale = [f"{c.id}:{part}" for c in changes for part in range(len(c.vectors), c.placed)]
         if stale:
-            self._collection.delete(ids=stale)
+            self._ask(self._collection.delete, ids=stale)
         ids = [f"{change.id}:{part}" for change in changes for part in range(len(change.vectors))]
         if ids:
             rows = np.concatenate([change.vectors for change in changes])
-            most = self._client.get_max_batch_size()
+            most = self._ask(self._client.get_max_batch_size)
             for start in range(0, len(ids), most):
-                self._collection.upsert(ids=ids[start : start + most], embeddings=rows[start : start + most])
+                end = start + most
+                self._ask(self._collection.upsert, ids=ids[start:end], embeddings=rows[start:end])
 
     def nearest(self, query: npt.NDArray[np.float32], number: int) -> Ranking:
         """Yield the items of the nearest vectors with their cosine; approximate."""
-        found = self._collection.query(query_embeddings=[query], n_results=number, include=["distances"])
+        found = self._ask(self._collection.query, query_embeddings=[query], n_results=number, include=["distances"])
         seen: set[str] = set()
         for name, distance in zip(found["ids"][0], found["distances"][0], strict=True):
             item = name.partition(":")[0]
@@ -79,19 +88,23 @@ class Index:
 
     def count(self) -> int:
         """Return how many vectors Chroma holds."""
-        return int(self._collection.count())
+        return int(self._ask(self._collection.count))
 
     def finds(self, some: Matrix) -> bool:
         """Tell whether Chroma finds vectors again that it was given; an approximate index may miss a few."""
         if not len(some):
             return True
-        found = self._collection.query(query_embeddings=list(some), n_results=1, include=["distances"])
+        found = self._ask(self._collection.query, query_embeddings=list(some), n_results=1, include=["distances"])
         missed = sum(not distances or distances[0] > 0.01 for distances in found["distances"])
         return bool(missed <= len(some) // 8)
 
+    def reopen(self) -> None:
+        """Use the collection that is there now."""
+        self._collection = self._open()
+
     def drop(self) -> None:
         """Delete everything and begin anew."""
-        self._client.delete_collection(self._name)
+        self._ask(self._client.delete_collection, self._name)
         self._collection = self._open()
 
     def failed(self, exc: Exception) -> None:
@@ -111,7 +124,27 @@ class Index:
 
     def _open(self) -> Any:
         # No embedding function: Chroma's default one downloads a model at first use.
-        return self._client.get_or_create_collection(self._name, configuration={"hnsw": HNSW}, embedding_function=None)
+        return self._ask(
+            self._client.get_or_create_collection,
+            self._name,
+            configuration={"hnsw": HNSW},
+            embedding_function=None,
+        )
+
+    def _ask(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call Chroma. Its HTTP client waits without end for a server that hangs; nobody here does."""
+        if not self._is_remote:
+            return function(*args, **kwargs)
+        answer: Future[Any] = Future()
+        threading.Thread(target=_answer, args=(answer, function, args, kwargs), daemon=True).start()
+        return answer.result(SERVER_S)
+
+
+def _answer(answer: Future[Any], function: Callable[..., Any], args: Any, kwargs: Any) -> None:
+    try:
+        answer.set_result(function(*args, **kwargs))
+    except BaseException as exc:
+        answer.set_exception(exc)
 
 
 def open_folder(folder: Path) -> Any:

@@ -15,13 +15,16 @@ import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
 
-from cmat_graph.errors import MemoryStoreError
+from cmat_graph.errors import EmbeddingMismatchError, MemoryStoreError
 from cmat_graph.memory.chroma import tables
 
 Matrix = npt.NDArray[np.float32]
 Namespace = tuple[str, ...]
 CHUNK = 500
 """Ids asked for at once; databases bound the parameters of a statement."""
+
+MAX_SPACES = 50_000
+"""Namespaces remembered as known, to spare a question at each write."""
 
 _items, _spaces, _state = tables.items, tables.spaces, tables.state
 _SHOWN = [_items.c[n] for n in ("id", "namespace", "key", "value", "created", "updated", "ttl", "fields", "revision")]
@@ -50,11 +53,12 @@ _EMBED = (
 
 _LIVING = (_items.c.alive, sa.or_(_items.c.expires.is_(None), _items.c.expires > sa.bindparam("_now")))
 # Built once: making a statement costs more than running it.
-_NUMBER = sa.select(_state.c.number).where(_state.c.name == sa.bindparam("_name"))
+_MARKS = sa.select(_state).where(_state.c.name.in_(("revision", "indexed", "generation", "embedding", "rebuilding")))
+_EMBEDDING = sa.select(_state.c.name, _state.c.text).where(_state.c.name.in_(("embedding", "rebuilding")))
 _FETCH = sa.select(*_SHOWN).where(_items.c.id.in_(sa.bindparam("_ids", expanding=True)), *_LIVING)
 
 
-_CHANGES = sa.select(*(_items.c[n] for n in ("id", "space", "parts", "vectors"))).where(
+_CHANGES = sa.select(*(_items.c[n] for n in ("id", "namespace", "parts", "vectors"))).where(
     _items.c.revision > sa.bindparam("_after")
 )
 
@@ -75,6 +79,21 @@ class Write(NamedTuple):
     """Minutes."""
     times: tuple[int, int] | None = None
     """Created and updated, when an item is restored; microseconds since 1970."""
+
+
+class Marks(NamedTuple):
+    """How far a store and its index are."""
+
+    revision: int
+    """The last write."""
+    indexed: int
+    """The last write that the index knows, with all before it."""
+    generation: int
+    """Which index it is: one more each time that it is begun anew."""
+    embedding: tuple[int, str]
+    """What the items are embedded by: its dimensions and its id."""
+    rebuilding: tuple[int, str]
+    """What they are being embedded by just now; no id when they are not."""
 
 
 class Change(NamedTuple):
@@ -123,10 +142,12 @@ class Records:
 
     # -- state ----------------------------------------------------------------------------------------------------
 
-    def number(self, name: str) -> int:
-        """Return a number of the store's state."""
+    def marks(self) -> Marks:
+        """Return how far the store and its index are."""
         with self._reading() as connection:
-            return int(connection.scalar(_NUMBER, {"_name": name}) or 0)
+            found = {row.name: (row.number, row.text) for row in connection.execute(_MARKS)}
+        revision, indexed, generation = (found.get(n, (0, ""))[0] for n in ("revision", "indexed", "generation"))
+        return Marks(revision, indexed, generation, *(found.get(n, (0, "")) for n in ("embedding", "rebuilding")))
 
     def state(self) -> dict[str, tuple[int, str]]:
         """Return the whole state: number and text by name."""
@@ -144,12 +165,13 @@ class Records:
         """Write items in one transaction, in this order; return the store's revision after it."""
         now = _now()
         with self._transaction() as connection:
+            _check_embedding(connection, embedding)
             revision = _advance(connection, len(writes))
             known = {
                 row.id: row
                 for ids in _chunks([write.id for write in writes])
                 for row in connection.execute(
-                    sa.select(_items.c.id, _items.c.alive, _items.c.created).where(_items.c.id.in_(ids))
+                    sa.select(_items.c.id, _items.c.alive, _items.c.expires).where(_items.c.id.in_(ids))
                 )
             }
             new, changed, reborn = [], [], []
@@ -158,7 +180,8 @@ class Records:
                 before = known.get(write.id)
                 if before is not None:
                     changed.append({f"_{name}": row[name] for name in ("id", *_SET)})
-                    if write.times or not before.alive:
+                    ended = not before.alive or (before.expires is not None and before.expires <= now)
+                    if write.times or ended:
                         reborn.append({"_id": write.id, "_created": row["created"]})
                 elif write.value is not None:
                     new.append(row)
@@ -200,9 +223,8 @@ class Records:
         found: dict[str, sa.Row[Any]] = {}
         with self._reading() as connection:
             for some in _chunks(ids):
-                query = _under(_FETCH, prefix) if prefix else _FETCH
-                rows = connection.execute(query, {"_ids": list(some), "_now": _now()})
-                found.update((row.id, row) for row in rows)
+                rows = connection.execute(_FETCH, {"_ids": list(some), "_now": _now()})
+                found.update((row.id, row) for row in rows if _is_under(row, prefix))
         return found
 
     def walk(
@@ -229,8 +251,13 @@ class Records:
     def namespaces(self) -> list[Namespace]:
         """Return every namespace that holds a living item, sorted."""
         with self._reading() as connection:
-            found = connection.scalars(sa.select(_items.c.namespace).where(*_LIVING).distinct(), {"_now": _now()})
-            return sorted(tuple(json.loads(text)) for text in found)
+            one_each = sa.select(sa.func.min(_items.c.id)).where(*_LIVING).group_by(_items.c.space)
+            ids = connection.scalars(one_each, {"_now": _now()}).all()
+            found: set[Namespace] = set()
+            for some in _chunks(ids):
+                rows = connection.scalars(sa.select(_items.c.namespace).where(_items.c.id.in_(some)))
+                found.update(tuple(json.loads(text)) for text in rows)
+        return sorted(found)
 
     def count(self, prefix: Namespace = (), *, at_most: int | None = None, indexed: int | None = None) -> int:
         """Count the vectors of living items under a prefix; `indexed` those up to a revision only.
@@ -287,14 +314,7 @@ class Records:
         """
         with self._reading() as connection:
             # By revision alone: with the prefix in the same query, databases tend to look at the whole namespace.
-            rows = connection.execute(_CHANGES, {"_after": after}).all()
-            if prefix:
-                found = {row.space for row in rows}
-                under = sa.select(_spaces.c.space).where(_spaces.c.prefix == hashed(prefix))
-                inside = set[str]()
-                for some in _chunks(list(found)):
-                    inside |= set(connection.scalars(under.where(_spaces.c.space.in_(some))))
-                rows = [row for row in rows if row.space in inside]
+            rows = [row for row in connection.execute(_CHANGES, {"_after": after}) if _is_under(row, prefix)]
         return _owners(rows), _matrix([row.vectors for row in rows], dimensions), [row.id for row in rows]
 
     def known(self, ids: Sequence[str]) -> dict[str, sa.Row[Any]]:
@@ -334,10 +354,12 @@ class Records:
             return len(rows), int(rows[-1].revision)
 
     def forget_index(self) -> None:
-        """Note that the index holds nothing."""
+        """Note that the index holds nothing, and is another one from now on."""
         with self._transaction() as connection:
             connection.execute(_items.update().values(placed=0))
             _set(connection, "indexed", 0)
+            number = connection.scalar(sa.select(_state.c.number).where(_state.c.name == "generation"))
+            _set(connection, "generation", (number or 0) + 1)
 
     def reembed(
         self, embedding: str, dimensions: int, embed: Callable[[list[sa.Row[Any]]], list[Matrix]], *, page: int = 200
@@ -404,6 +426,8 @@ class Records:
             connection.info["added"] = set()
             yield connection
             added = connection.info.pop("added")
+        if len(self._known_spaces) > MAX_SPACES:
+            self._known_spaces.clear()
         self._known_spaces |= added
 
     @contextmanager
@@ -454,6 +478,14 @@ def _row(write: Write, embedding: str, revision: int, now: int) -> dict[str, Any
     }
 
 
+def _check_embedding(connection: sa.Connection, embedding: str) -> None:
+    """Refuse to write beside items of another embedding, also while another process goes over to it."""
+    for name, text in connection.execute(_EMBEDDING):
+        if text not in ("", embedding):
+            doing = "is being" if name == "rebuilding" else "was"
+            raise EmbeddingMismatchError(f"this store {doing} embedded anew with {text}; open it with that")
+
+
 def _advance(connection: sa.Connection, by: int) -> int:
     connection.execute(_state.update().where(_state.c.name == "revision").values(number=_state.c.number + by))
     return int(connection.scalar(sa.select(_state.c.number).where(_state.c.name == "revision")) or 0)
@@ -469,6 +501,10 @@ def _under(query: sa.Select[Any], prefix: Namespace) -> sa.Select[Any]:
     if not prefix:
         return query
     return query.join(_spaces, _spaces.c.space == _items.c.space).where(_spaces.c.prefix == hashed(prefix))
+
+
+def _is_under(row: sa.Row[Any], prefix: Namespace) -> bool:
+    return not prefix or tuple(json.loads(row.namespace)[: len(prefix)]) == prefix
 
 
 def _owners(rows: Sequence[Any]) -> list[str]:

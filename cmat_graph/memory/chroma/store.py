@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -34,8 +35,8 @@ from langgraph.store.base import (
 
 from cmat_graph.errors import ConfigurationError, EmbeddingMismatchError, MemoryStoreError
 from cmat_graph.memory.chroma.embedder import Embedder, mismatch
-from cmat_graph.memory.chroma.filters import check_filter, fits
-from cmat_graph.memory.chroma.index import Index, disown, open_folder, own
+from cmat_graph.memory.chroma.filters import check_search, check_ttl, fits
+from cmat_graph.memory.chroma.index import OPENING, Index, disown, open_folder, own
 from cmat_graph.memory.chroma.records import Namespace, Records, Write, hashed
 from cmat_graph.memory.chroma.searcher import SCAN_PAGE, Searcher, accepts
 from cmat_graph.memory.embeddings import HashingEmbeddings
@@ -85,7 +86,8 @@ class ChromaStore(BaseStore):
         ConfigurationError: Arguments that cannot work together.
 
     Example:
-        >>>         >>> store = ChromaStore(client=chromadb.EphemeralClient())
+        >>> import chromadb
+        >>> store = ChromaStore(client=chromadb.EphemeralClient())
         >>> store.put(("docs",), "a", {"text": "hello"})
         >>> store.search(("docs",), query="hello there")[0].value
         {'text': 'hello'}
@@ -105,9 +107,11 @@ class ChromaStore(BaseStore):
         ttl: TTLConfig | None = None,
         max_bytes: int = 500_000,
     ) -> None:
-        self._prepare(path, client, records, embeddings, fields, ttl, max_bytes)
-        self._check_embedding()
-        self._open_index()
+        with OPENING:
+            self._prepare(path, client, records, embeddings, fields, ttl, max_bytes)
+            with self._closing_on_failure():
+                self._check_embedding()
+                self._open_index()
 
     def _prepare(
         self,
@@ -268,25 +272,29 @@ class ChromaStore(BaseStore):
         Interrupted, it is finished by running it again.
         """
         store = cls.__new__(cls)
-        store._prepare(path, client, records, embeddings, fields, ttl, max_bytes)
-        report = progress or (lambda done, total: None)
-        name, dimensions = store._embedder.name, store._embedder.measure()
-        if store._records.state().get("embedding", (dimensions, name)) != (dimensions, name):
-            store._records.set_state("rebuilding", dimensions, name)
-        store._embedder.dimensions = dimensions
-        total = store._records.size()
-        for done in store._records.reembed(name, dimensions, store._embedder.embed_rows):
-            report(min(done, total), total)
-        store._records.set_state("embedding", dimensions, name)
-        store._records.set_state("rebuilding")
-        store._drop_index()
-        store._records.forget_index()
-        store._open_index()
-        behind = store._records.number("revision")
-        while store._searcher.learn():
-            report(max(0, total - (behind - store._searcher.indexed)), total)
-        report(total, total)
+        with OPENING:
+            store._prepare(path, client, records, embeddings, fields, ttl, max_bytes)
+            with store._closing_on_failure():
+                store._rebuild(progress or (lambda done, total: None))
         return store
+
+    def _rebuild(self, report: Progress) -> None:
+        name, dimensions = self._embedder.name, self._embedder.measure()
+        if self._records.state().get("embedding", (dimensions, name)) != (dimensions, name):
+            self._records.set_state("rebuilding", dimensions, name)
+        self._embedder.dimensions = dimensions
+        total = self._records.size()
+        for done in self._records.reembed(name, dimensions, self._embedder.embed_rows):
+            report(min(done, total), total)
+        self._records.set_state("embedding", dimensions, name)
+        self._records.set_state("rebuilding")
+        self._drop_index()
+        self._records.forget_index()
+        self._open_index()
+        behind = self._records.marks().revision
+        while self._searcher.learn():
+            report(max(0, total - (behind - self._searcher.indexed)), total)
+        report(total, total)
 
     # -- reading -----------------------------------------------------------------------------------------------
 
@@ -304,7 +312,8 @@ class ChromaStore(BaseStore):
         return cut[op.offset : op.offset + op.limit]
 
     def _search(self, op: SearchOp) -> list[SearchItem]:
-        check_filter(op.filter)
+        check_search(op)
+        op = op._replace(namespace_prefix=tuple(op.namespace_prefix))
         wanted = op.offset + op.limit
         if op.query:
             found = self._searcher.find(self._embedder.query(op.query), op)
@@ -322,6 +331,8 @@ class ChromaStore(BaseStore):
     # -- writing -----------------------------------------------------------------------------------------------
 
     def _put(self, puts: Mapping[str, PutOp], times: Mapping[str, tuple[int, int]] | None = None) -> None:
+        for op in puts.values():
+            check_ttl(op.ttl)
         values = {key: self._encode(op) for key, op in puts.items()}
         found_by = {key: (op.value, op.index) for key, op in puts.items()}
         vectors = self._embedder.embed(found_by, self._records.known(list(puts)))
@@ -361,14 +372,12 @@ class ChromaStore(BaseStore):
         """Hold the embedding against the one that the items have."""
         state, name = self._records.state(), self._embedder.name
         if text := state.get("rebuilding", (0, ""))[1]:
-            self.close()
             raise EmbeddingMismatchError(f"embedding this store anew with {text} was interrupted; run it again")
         stored = state.get("embedding")
         dimensions = stored[0] if stored is not None and stored[1] == name else self._embedder.measure()
         if stored is None:
             self._records.set_state("embedding", dimensions, name)
         elif stored != (dimensions, name):
-            self.close()
             raise mismatch(stored[1], stored[0], name, dimensions)
         self._embedder.dimensions = dimensions
 
@@ -379,23 +388,27 @@ class ChromaStore(BaseStore):
                 self._client = self._open_folder()
             store = self._records.state()["store"][1]
             index = Index(self._client, store=store, embedding=name, dimensions=dimensions)
-            indexed = self._records.number("indexed")
-            if not any(self._is_whole(index, indexed) for _ in range(2)):  # others may be writing just now
+            if not any(self._is_whole(index) for _ in range(2)):  # others may be writing just now
                 logger.warning(_LOST, self._records.url)
                 index.drop()
                 self._records.forget_index()
-                indexed = 0
         except MemoryStoreError:
-            self.close()
             raise
         except Exception as exc:  # Chroma raises its own, httpx's, sqlite3's and Rust's errors here
-            self.close()
             fix = _REINDEX if self._own_client else _SERVER
             raise MemoryStoreError(f"cannot open the Chroma index: {type(exc).__name__}: {exc}; {fix}") from exc
         finally:
             if self._folder is not None:
                 (self._folder / _OPENING).unlink(missing_ok=True)
-        self._searcher = Searcher(self._records, index, indexed=indexed, dimensions=dimensions)
+        self._searcher = Searcher(self._records, index, embedding=name, dimensions=dimensions)
+
+    @contextmanager
+    def _closing_on_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
 
     def _open_folder(self) -> Any:
         """Open the embedded Chroma. Where its files took a process down, which no exception tells, it begins anew."""
@@ -408,8 +421,9 @@ class ChromaStore(BaseStore):
         mark.touch()
         return open_folder(self._folder / "index")
 
-    def _is_whole(self, index: Index, indexed: int) -> bool:
+    def _is_whole(self, index: Index) -> bool:
         """Tell whether the index holds what it was given: a damaged one answers without an error, and less."""
+        indexed = self._records.marks().indexed
         held = index.count()  # before the records are asked: what others delete in between is no loss
         if held < self._records.count(indexed=indexed):
             return False

@@ -16,8 +16,8 @@ items = sa.Table(
     "memory_items",
     metadata,
     sa.Column("id", sa.String(32), primary_key=True),
-    sa.Column("space", sa.String(32), nullable=False, index=True),
-    sa.Column("revision", sa.BigInteger, nullable=False, index=True),
+    sa.Column("space", sa.String(32), nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
     sa.Column("alive", sa.Boolean, nullable=False),
     sa.Column("created", sa.BigInteger, nullable=False),
     sa.Column("updated", sa.BigInteger, nullable=False),
@@ -32,6 +32,9 @@ items = sa.Table(
     sa.Column("fields", _LONG, nullable=False),
     sa.Column("value", _LONG, nullable=False),
     sa.Column("vectors", _BYTES, nullable=False),
+    # Counting and listing read these alone, not the rows with their vectors.
+    sa.Index("memory_items_by_revision", "revision", "alive", "parts", "expires"),
+    sa.Index("memory_items_by_space", "space", "alive", "parts", "expires", "id"),
 )
 """One row an item. Times are microseconds since 1970 in UTC, `ttl` minutes. `revision` grows with every write to the
 store, so what changed since is a range of it; a deleted item stays as a row that is not `alive` until the index knows.
@@ -53,5 +56,6 @@ state = sa.Table(
     sa.Column("number", sa.BigInteger, nullable=False, default=0),
     sa.Column("text", sa.Text, nullable=False, default=""),
 )
-"""`schema`; `store` (its own id); `revision` (the last write); `indexed` (the last one that the index has);
-`embedding` (its id, and dimensions); `rebuilding` (the embedding that an unfinished rebuild goes to)."""
+"""`schema`; `store` (its own id); `revision` (the last write); `indexed` (the last one that the index has) and
+`generation` (which index that is); `embedding` (its id, and dimensions); `rebuilding` (the embedding that an unfinished
+rebuild goes to)."""
