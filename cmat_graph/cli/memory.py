@@ -379,8 +379,8 @@ def _print(found: list[Lesson]) -> None:
     for name in ("shown", "trials", "gain", *(["score"] if any(each.score is not None for each in found) else [])):
         table.add_column(name, justify="right")
     for each in found:
-        where = "/".join(each.namespace[1:])
-        texts = (each.key[:8], where, _short(each.wording), _short(each.task))
+        where = _short("/".join(each.namespace[1:]))
+        texts = (_visible(each.key[:8]), where, _short(each.wording), _short(each.task))
         score = [f"{each.score:.2f}"] if each.score is not None else []
         gain = f"{each.gain:+.2f}" if each.trials else "-"
         table.add_row(*(Text(text) for text in texts), str(each.shown), str(each.trials), gain, *score)

@@ -22,7 +22,7 @@ from cmat_graph.memory.ranking import (
     utc_now,
     worth,
 )
-from cmat_graph.memory.shape import flaw_of, likeness, same_lesson, suspicion_of, words_of
+from cmat_graph.memory.shape import LESSON_MAX, flaw_of, likeness, same_lesson, suspicion_of, words_of
 
 PAGE = 500
 Kind = Literal["useless", "harmful", "duplicate", "suspicious"]
@@ -163,13 +163,15 @@ def _alike(space: list[Lesson], policy: Policy) -> Iterator[tuple[Lesson, Lesson
     """Pair each lesson with an earlier one that says the same for a like task.
 
     Comparing all with all would take hours for 100,000. Texts that have most of their words in common share one of
-    their rarest words (prefix filtering), and so do their tasks; only lessons that share both are compared.
+    their rarest words (prefix filtering), and so do their tasks; only lessons that share both are compared. As in
+    `same_lesson`, no more of a text counts than a lesson may have.
     """
-    texts = Counter(word for lesson in space for word in set(words_of(lesson.text)))
+    texts = Counter(word for lesson in space for word in set(words_of(lesson.text[:LESSON_MAX])))
     tasks = Counter(word for lesson in space for word in set(words_of(lesson.task)))
     seen: dict[tuple[str, str], list[Lesson]] = defaultdict(list)
     for lesson in sorted(space, key=lambda lesson: (lesson.created, lesson.key)):
-        of_text = _rarest(lesson.text, texts, 0.8)  # `same_lesson`: 2 * common >= 0.9 * (a + b), so over 0.8 of each
+        # `same_lesson`: 2 * common >= 0.9 * (a + b), so over 0.8 of each
+        of_text = _rarest(lesson.text[:LESSON_MAX], texts, 0.8)
         of_task = _rarest(lesson.task, tasks, policy.min_similarity)
         marks = [(text, task) for text in of_text for task in of_task]
         if earlier := _first_alike(lesson, [each for mark in marks for each in seen[mark]], policy):

@@ -14,7 +14,7 @@ from langgraph.store.base import BaseStore, Item
 from langgraph.store.memory import InMemoryStore
 
 from cmat_graph.memory.ranking import Lesson, Policy, clipped, expected_reward, label, utc_now
-from cmat_graph.memory.shape import suspicion_of
+from cmat_graph.memory.shape import plain, suspicion_of
 
 FIX_CHARS = 200
 Place = Sequence[str]
@@ -113,7 +113,7 @@ def change(store: BaseStore, item: Item, news: Mapping[str, Any]) -> None:
 
 
 def _shown(fix: str) -> str:
-    line = " ".join(fix.split())
+    line = " ".join(plain(fix).split())
     return line if len(line) <= FIX_CHARS else f"{line[:FIX_CHARS]}..."
 
 

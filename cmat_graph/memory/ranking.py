@@ -21,6 +21,7 @@ from typing import Any, Self
 from langgraph.store.base import Item, SearchItem
 
 from cmat_graph.errors import ConfigurationError
+from cmat_graph.memory.shape import plain
 
 ROOT = "reflections"
 TRAINING = ("", "any", "train")
@@ -126,12 +127,16 @@ class Lesson:
 
     @classmethod
     def of(cls, item: Item) -> Self:
-        """Read a store's item; what is missing or of another type is left at its default."""
+        """Read a store's item; what is missing or of another type is left at its default.
+
+        Of what is shown, control and format characters are left out: an import or another program may have put them.
+        """
         value = item.value if isinstance(item.value, Mapping) else {}
         space = tuple(item.namespace)
         told: dict[str, Any] = {name: value[name] for name, kind in _TOLD if _fits(value.get(name), kind)}
         parts = [each if each != "any" else "" for each in (*space[1:4], "", "", "")]
         told = {"env": parts[0], "node": parts[1], "split": parts[2], "text": "", "task": "", **told}
+        told |= {name: plain(told[name]) for name in _SHOWN if name in told}
         if _time(str(told.get("created", ""))) is None:
             told["created"] = item.created_at.isoformat()
         score = item.score if isinstance(item, SearchItem) else None
@@ -166,6 +171,7 @@ class Lesson:
 
 _TOLD = [(each.name, str(each.type)) for each in fields(Lesson) if each.name not in ("key", "namespace", "score")]
 """What a store's value tells, with the type it has to have."""
+_SHOWN = ("text", "task", "fix", "env")
 
 
 def is_harmful(lesson: Lesson, policy: Policy) -> bool:

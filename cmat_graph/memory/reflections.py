@@ -30,7 +30,7 @@ from cmat_graph.memory.ranking import (
     rank,
     utc_now,
 )
-from cmat_graph.memory.shape import flaw_of, is_known, likeness_to, same_lesson, suspicion_of
+from cmat_graph.memory.shape import flaw_of, is_known, likeness_to, plain, same_lesson, suspicion_of
 from cmat_graph.types import Reflection
 
 __all__ = [
@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 MAX_CHARS = 4_000
-"""Longest text that is taken for a lesson at all, and how much of a task is kept with one."""
+"""Longest text that is taken for a lesson or shown as one, and how much of a task is kept with one."""
 PRUNE_EVERY = 50
 """Writes of this process to one namespace between two prunings of it; fewer where the cap is small."""
 
@@ -63,8 +63,8 @@ def remember(
     """Keep a lesson if it is one and if it is new.
 
     A text that is no lesson (`flaw_of`) is not kept, nor one that was recalled into this very episode. One that says
-    nearly the same as a lesson of a like task is merged into it. At the first write of a process to a namespace and at
-    about every 50th after it, the namespace is pruned.
+    nearly the same as a lesson of a like task is merged into it. Control and format characters are dropped. At the
+    first write of a process to a namespace and at about every 50th after it, the namespace is pruned.
 
     Args:
         store: Where to keep it.
@@ -94,8 +94,9 @@ def remember(
         raise ConfigurationError(
             f"a lesson may have {MAX_CHARS:,} characters, this one has {len(reflection.text):,}; say it shorter"
         )
-    text, task = " ".join(reflection.text.split()), _cut(reflection.task)
-    if flaw_of(text, task) or is_known(text, known):
+    text, task = " ".join(plain(reflection.text).split()), _cut(plain(reflection.task))
+    # In one line, the name of another role at the start of a line would not be told from a word of the lesson.
+    if suspicion_of(reflection.text) or flaw_of(text, task) or is_known(text, known):
         return ""
     space = namespace(reflection.env, reflection.node, reflection.split)
     with lock(store):
@@ -131,7 +132,8 @@ def recall(
 ) -> list[Lesson]:
     """Return the best lessons of near-equal tasks, the best first; those of unlike tasks only distract.
 
-    Lessons that did harm, that look planted, or that were learned on another evaluation split are never among them.
+    Lessons that did harm, that look planted or whose fix does, that are too long for one, or that were learned on
+    another evaluation split are never among them.
     A store without vectors cannot tell which tasks are alike: there, those with most words in common come first.
 
     Args:
@@ -148,7 +150,7 @@ def recall(
     """
     policy, now = policy or Policy(), now or utc_now()
     limit = policy.limit if limit is None else limit
-    task = _cut(task)
+    task = _cut(plain(task))
     if limit < 1 or not task.strip():
         return []
     proven_only = frozen if policy.proven_only is None else policy.proven_only
@@ -160,7 +162,9 @@ def recall(
             and (lesson.is_training or own)
             and (lesson.proven or not proven_only)
             and not is_harmful(lesson, policy)
+            and len(lesson.wording) <= MAX_CHARS
             and not suspicion_of(lesson.text)
+            and not suspicion_of(lesson.fix)  # by itself: it has a start of its own, where a role may be named
         )
 
     with reading(store):
@@ -168,9 +172,11 @@ def recall(
     ranked = [(rank(lesson, similarity, policy, now), lesson.key, lesson) for similarity, lesson in near]
     chosen: list[Lesson] = []
     for _, _, lesson in sorted(ranked, key=lambda entry: entry[:2], reverse=True):
+        if len(chosen) == limit:
+            break
         if not is_known(lesson.text, (each.text for each in chosen)):
             chosen.append(lesson)
-    return chosen[:limit]
+    return chosen
 
 
 def _nearest(
@@ -211,8 +217,15 @@ def _similar(found: Sequence[SearchItem], task: str, policy: Policy) -> Iterable
 
 
 def _like(store: BaseStore, space: tuple[str, ...], task: str, policy: Policy) -> list[Lesson]:
-    """Return the lessons of this very namespace whose tasks are like this one."""
-    near = _nearest(store, space, task, lambda lesson: lesson.namespace == space, policy, wanted=12)
+    """Return the lessons of this very namespace whose tasks are like this one.
+
+    Those too long to be shown are left out: what is merged into one would never be seen again.
+    """
+
+    def fits(lesson: Lesson) -> bool:
+        return lesson.namespace == space and len(lesson.wording) <= MAX_CHARS
+
+    near = _nearest(store, space, task, fits, policy, wanted=12)
     return [lesson for similarity, lesson in near if lesson.score is not None or similarity >= policy.min_similarity]
 
 
@@ -222,6 +235,7 @@ def _value(lesson: Lesson, reflection: Reflection, now: datetime) -> dict[str, A
         del value[name]
     for name in ("env", "node", "split", "attempt", "episode", "model", "reward"):
         value[name] = getattr(reflection, name)
+    value["env"] = " ".join(plain(reflection.env).split())  # to be read; the namespace keeps the name as it is
     return {**value, "created": now.isoformat(), "last_seen": now.isoformat()}
 
 

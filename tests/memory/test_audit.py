@@ -93,6 +93,20 @@ def test_the_cap_is_counted_in_each_namespace():
     ]
 
 
+def test_endless_imported_texts_are_audited_within_seconds():
+    store = oracle()
+    for i in range(3):
+        put(store, str(i), "again " * 10_000 + str(i), days=-i)
+    put(store, "many words", " ".join(f"word{i}" for i in range(50_000)), task=" ".join(map(str, range(5_000))))
+    start = time.process_time()
+    found = complaints(store)
+    assert time.process_time() - start < 20
+    assert found == {("useless", key) for key in ("0", "1", "2", "many words")} | {
+        ("duplicate", "1"),
+        ("duplicate", "2"),
+    }
+
+
 def test_ten_thousand_lessons_in_one_namespace_are_audited_within_seconds():
     store = InMemoryStore()
     space = namespace("database", "assistant")

@@ -366,13 +366,6 @@ def test_a_time_to_live_that_is_no_time_is_refused(ours, ttl):
     assert ours.get(("a",), "k") is None
 
 
-def test_a_time_to_live_of_nothing_ends_at_once(ours):
-    for ttl in (0, -1):
-        ours.put(("a",), "k", {}, ttl=ttl)
-        assert ours.get(("a",), "k") is None
-    assert ours.search(()) == []
-
-
 # -- queries
 
 

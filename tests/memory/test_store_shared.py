@@ -157,3 +157,40 @@ def test_many_searched_namespaces_do_not_fill_the_memory(tmp_path, monkeypatch):
             assert store.search((str(user),), query="pears") == []
         assert len(store._searcher._blocks._blocks) <= 5
         assert len(store.search(("a",), query="pears")) == 3
+
+
+def test_what_is_put_after_a_search_is_found_by_the_next(tmp_path):
+    with ChromaStore(tmp_path / "s") as store:
+        store.batch(puts(0, 3))
+        assert len(store.search(("a",), query="apples")) == 3
+        store.put(("a",), "new", {"text": "a boat with red sails"})
+        assert store.search(("a",), query="red sails", limit=1)[0].key == "new"
+        store.put(("a",), "new", {"text": "a house of straw"})
+        assert store.search(("a",), query="straw house", limit=1)[0].key == "new"
+        assert store.search(("a",), query="red sails", limit=1)[0].score < 0.2
+
+
+def test_the_index_does_not_speak_for_what_changed_since_it_learned(pair):
+    store, _ = pair
+    store.batch(puts(0, 600))
+    store.put(("a",), "5", {"text": "a boat with red sails"})  # waits for the index, which knows the apples
+    assert store.stats()["waiting_for_index"] == 1
+    found = {item.key: item.score for item in store.search(("a",), query="5 apples and 35 pears", limit=600)}
+    assert found["5"] < 0.5
+    store.delete(("a",), "7")
+    assert "7" not in {item.key for item in store.search(("a",), query="7 apples and 49 pears", limit=20)}
+
+
+def test_late_items_do_not_stand_for_those_the_index_missed(pair):
+    store, _ = pair
+    store.batch(puts(0, 600))
+    store.batch(puts(600, 30))  # late
+    assert len(store.search(("a",), query="77 apples", limit=1000)) == 630
+
+
+def test_what_is_deleted_leaves_the_index(tmp_path):
+    with ChromaStore(tmp_path / "s") as store:
+        store.batch(puts(0, 600))
+        store.batch([PutOp(("a",), str(i), None) for i in range(100)])
+        store.batch(puts(1000, 600))
+        assert store._searcher.index.count() == store.stats()["vectors"] - store.stats()["waiting_for_index"] == 1100

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from langgraph.store.base import MatchCondition, SearchOp
+from langgraph.store.base import InvalidNamespaceError, MatchCondition, SearchOp
 
 _ORDER: dict[str, Callable[[Any, Any], bool]] = {
     "$gt": operator.gt,
@@ -24,9 +24,22 @@ def check_search(op: SearchOp) -> None:
     for name, number in (("limit", op.limit), ("offset", op.offset)):
         if not isinstance(number, int) or not 0 <= number < 2**31:
             raise ValueError(f"{name} must be a whole number from 0 to two thousand million, not {number!r}")
+    check_namespace(op.namespace_prefix)
     if op.filter is not None and not isinstance(op.filter, Mapping):
         raise ValueError(f"a filter is a dict of fields and what they must be, not {op.filter!r}")
     check_filter(op.filter)
+
+
+def check_namespace(namespace: Any, *, whole: bool = False) -> None:
+    """Refuse labels that LangGraph refuses; a `whole` namespace, to be written to, also where it is empty or reserved.
+
+    LangGraph looks at what `put` and `search` are given, not at the operations of a batch.
+    """
+    labels = tuple(namespace)
+    if wrong := [label for label in labels if not isinstance(label, str) or not label or "." in label]:
+        raise InvalidNamespaceError(f"a namespace is made of texts without periods, not of {wrong[0]!r}: {labels!r}")
+    if whole and (not labels or labels[0] == "langgraph"):
+        raise InvalidNamespaceError(f"nothing can be put into the namespace {labels!r}; begin it with a name of yours")
 
 
 def check_ttl(ttl: Any) -> None:
@@ -48,6 +61,9 @@ def check_filter(wanted: Any) -> None:
                 raise ValueError(f"a filter names fields of the value by text, not {name!r}")
             if name.startswith("$") and name not in OPERATORS:
                 raise ValueError(f"unknown filter operator {name}; known: {', '.join(OPERATORS)}")
+            check_filter(inner)
+    elif isinstance(wanted, (list, tuple)):
+        for inner in wanted:
             check_filter(inner)
 
 

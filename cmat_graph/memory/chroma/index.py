@@ -76,15 +76,14 @@ class Index:
                 end = start + most
                 self._ask(self._collection.upsert, ids=ids[start:end], embeddings=rows[start:end])
 
-    def nearest(self, query: npt.NDArray[np.float32], number: int) -> Ranking:
-        """Yield the items of the nearest vectors with their cosine; approximate."""
+    def nearest(self, query: npt.NDArray[np.float32], number: int) -> tuple[Ranking, int]:
+        """Return the items of the nearest vectors with their cosine, approximate, and how many vectors that were."""
         found = self._ask(self._collection.query, query_embeddings=[query], n_results=number, include=["distances"])
-        seen: set[str] = set()
-        for name, distance in zip(found["ids"][0], found["distances"][0], strict=True):
-            item = name.partition(":")[0]
-            if item not in seen:
-                seen.add(item)
-                yield item, 1.0 - float(distance)
+        ids = found["ids"][0]
+        best: dict[str, float] = {}
+        for name, distance in zip(ids, found["distances"][0], strict=True):
+            best.setdefault(name.partition(":")[0], 1.0 - float(distance))
+        return iter(best.items()), len(ids)
 
     def count(self) -> int:
         """Return how many vectors Chroma holds."""

@@ -119,9 +119,9 @@ class Searcher:
             if not self.index.rests and revision - self.indexed <= 2 * LEARN_AT_ONCE:
                 # A prefix and a filter are looked at afterwards: within Chroma they cost ten times the search.
                 for number in (4 * wanted + 20, max(192, 16 * wanted), MOST):
-                    ranked = self._merge(query, prefix, number, revision)
+                    ranked, known = self._merge(query, prefix, number, revision)
                     found = self._accept(iter(ranked), op, wanted, under=prefix)
-                    if len(ranked) < number and len(ranked) >= self.index.count():
+                    if known < number and known >= self.index.count():
                         return found  # these were all
                     # Where the last ones tie with some that are not among the candidates, pages would not fit together.
                     cut = bool(found) and found[-1][1] == ranked[-1][1]
@@ -133,12 +133,17 @@ class Searcher:
             self._fails(exc)
         return self._accept(scan(self._records, prefix, self._dimensions, query, page=SCAN_PAGE), op, wanted)
 
-    def _merge(self, query: Vector, prefix: Namespace, number: int, revision: int) -> list[tuple[str, float]]:
-        """Rank the index's nearest together with what was written since it learned; equal ones by their ids."""
+    def _merge(
+        self, query: Vector, prefix: Namespace, number: int, revision: int
+    ) -> tuple[list[tuple[str, float]], int]:
+        """Rank the index's nearest together with what was written since it learned, equal ones by their ids.
+
+        Also return how many vectors the index knew to tell of.
+        """
         _, owners, rows, changed = self._late(prefix, revision)
         late = islice(best_first(owners, rows @ query, number), number)
-        known = ((item, score) for item, score in self.index.nearest(query, number) if item not in changed)
-        return in_order(chain(late, known))
+        nearest, known = self.index.nearest(query, number)
+        return in_order(chain(late, (pair for pair in nearest if pair[0] not in changed))), known
 
     def _late(self, prefix: Namespace, revision: int) -> _Late:
         """Return the vectors that the index lacks, and every item that changed since."""

@@ -35,7 +35,7 @@ from langgraph.store.base import (
 
 from cmat_graph.errors import ConfigurationError, EmbeddingMismatchError, MemoryStoreError
 from cmat_graph.memory.chroma.embedder import Embedder, mismatch
-from cmat_graph.memory.chroma.filters import check_search, check_ttl, fits
+from cmat_graph.memory.chroma.filters import check_namespace, check_search, check_ttl, fits
 from cmat_graph.memory.chroma.index import OPENING, Index, disown, open_folder, own
 from cmat_graph.memory.chroma.records import Namespace, Records, Write, hashed
 from cmat_graph.memory.chroma.searcher import SCAN_PAGE, Searcher, accepts
@@ -332,6 +332,7 @@ class ChromaStore(BaseStore):
 
     def _put(self, puts: Mapping[str, PutOp], times: Mapping[str, tuple[int, int]] | None = None) -> None:
         for op in puts.values():
+            check_namespace(op.namespace, whole=True)
             check_ttl(op.ttl)
         values = {key: self._encode(op) for key, op in puts.items()}
         found_by = {key: (op.value, op.index) for key, op in puts.items()}
@@ -355,8 +356,12 @@ class ChromaStore(BaseStore):
     def _encode(self, op: PutOp) -> str | None:
         if op.value is None:
             return None
+        if not isinstance(op.value, Mapping):
+            raise TypeError(f"the value of {op.key!r} must be a dict, not {type(op.value).__name__}")
         try:
             text = json.dumps(op.value)
+        except RecursionError as exc:
+            raise ValueError(f"the value of {op.key!r} is nested too deeply to be kept") from exc
         except (TypeError, ValueError) as exc:
             raise type(exc)(f"the value of {op.key!r} cannot be kept as JSON: {exc}") from exc
         if len(text) > self._max_bytes:
