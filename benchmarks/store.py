@@ -204,11 +204,16 @@ def search_all(pair: Pair, asked: Sequence[str]) -> Iterator[dict[str, Any]]:
         turns = cycle(vectors)
         return lambda: collection.query(query_embeddings=[next(turns)], n_results=LIMIT, **options)
 
+    def embeds(texts: Sequence[str]) -> Callable[[], object]:
+        turns = cycle(texts)
+        return lambda: pair.embeddings.embed_query(next(turns))
+
     runs = {
         "ours": searches(asked),
         "ours_vector_given": searches(list(prepared)),
         "raw": queries(pair.raw),
         "own_collection": queries(pair.own, include=["distances"]),
+        "embedding": embeds(asked),
     }
     taken = samples(runs, len(asked))
     pair.embeddings.known = {}
@@ -219,6 +224,7 @@ def search_all(pair: Pair, asked: Sequence[str]) -> Iterator[dict[str, Any]]:
         "p50_ms": {name: ms(each) for name, each in middle.items()},
         "p95_ms": {name: ms(quantile(each, 0.95)) for name, each in taken.items()},
         "without_embedding_the_query": round(middle["ours_vector_given"] / middle["raw"], 3),
+        "with_embedding_on_both_sides": round(middle["ours"] / (middle["raw"] + middle["embedding"]), 3),
         "against_our_own_bare_collection": round(middle["ours"] / middle["own_collection"], 3),
         "hnsw": pair.hnsw,
         "queries": len(asked),

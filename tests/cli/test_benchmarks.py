@@ -7,6 +7,7 @@ import pytest
 from langchain_core.messages import HumanMessage, SystemMessage
 
 from cmat_graph.cli.bench import load_benchmark
+from cmat_graph.envs.dbbench import operation
 from cmat_graph.memory.shape import likeness
 
 TABLE = "The name of this table is Orders, and the headers of this table are Order,Customer,Item,Amount,State."
@@ -30,10 +31,15 @@ def test_a_paraphrase_of_a_task_without_a_table_line_stays_about_it():
 
 def test_tasks_about_other_rows_are_of_one_kind():
     kind_of = load_benchmark("retrieval").kind_of
-    one = kind_of("UPDATE `Orders` SET `State` = 'paid' WHERE `Order` = 'A1'", "Settle A1.\nOrders")
-    other = kind_of("UPDATE `Orders` SET `State` = 'paid' WHERE `Order` = 'A2'", "The money for A2 is in.\nOrders")
-    unlike = kind_of("UPDATE `Orders` SET `State` = 'shipped' WHERE `Order` = 'A2'", "A2 left the dock.\nOrders")
+
+    def kind(sql, task):
+        return kind_of(operation(sql, "This changes `State`."), f"{task}\n{TABLE}")
+
+    one = kind("UPDATE `Orders` SET `State` = 'paid' WHERE `Order` = 'A1'", "Settle A1.")
+    other = kind("UPDATE `Orders` SET `State` = 'paid' WHERE `Order` = 'A2'", "The money for A2 is in.")
+    unlike = kind("UPDATE `Orders` SET `State` = 'shipped' WHERE `Order` = 'A2'", "A2 left the dock.")
     assert one == other != unlike
+    assert kind_of("no statement", "One.") != kind_of("none either", "Two.")
 
 
 def test_bm25_finds_the_task_whose_rare_words_are_asked_for():

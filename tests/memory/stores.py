@@ -19,8 +19,9 @@ from cmat_graph.memory.embeddings import HashingEmbeddings
 SERVED = [pytest.param("server", marks=pytest.mark.server), pytest.param("postgres", marks=pytest.mark.server)]
 LASTING = ["folder", *SERVED]
 """What outlives the process. `server` has its items in a folder, `postgres` in a database; both a Chroma server."""
-OURS = ["memory", *LASTING, "index"]
-"""`memory` is of this process alone; `index` is a folder searched through Chroma even where little is in it."""
+OURS = ["memory", *LASTING, "index", "late index"]
+"""`memory` is of this process alone; `index` is a folder searched through Chroma even where little is in it, and
+`late index` one of which Chroma learns some writes later."""
 ALL = ["InMemoryStore", *OURS]
 
 Open = Callable[..., BaseStore]
@@ -62,9 +63,9 @@ def opener(kind: str, request: pytest.FixtureRequest, folder: Path) -> Open:
         return oracle
     if kind == "memory":
         return lambda **more: ChromaStore(client=chromadb.EphemeralClient(), **more)
-    if kind == "index":
-        search_by_index_alone(request.getfixturevalue("monkeypatch"))
-    if kind in ("folder", "index"):
+    if kind.endswith("index"):
+        search_by_index_alone(request.getfixturevalue("monkeypatch"), lag=1 if kind == "index" else 3)
+    if kind in ("folder", "index", "late index"):
         return lambda **more: ChromaStore(folder, **more)
     host, port = request.getfixturevalue("chroma")
     if kind == "server":

@@ -83,9 +83,12 @@ def test_paging_goes_on_into_the_items_without_vectors(store):  # InMemoryStore 
 def test_fewer_texts_leave_no_trace_of_the_others(store):  # InMemoryStore keeps their vectors
     store.put(("a",), "list", {"items": ["pears", "cars", "trains"]}, index=["items[*]"])
     store.put(("a",), "other", {"text": "some trains"}, index=["text"])
+    assert keys(store.search(("a",), query="trains", limit=1)) == ["list"]
     store.put(("a",), "list", {"items": ["apples"]}, index=["items[*]"])
+    assert keys(store.search(("a",), query="trains", limit=1)) == ["other"]
     assert keys(store.search(("a",), query="trains")) == ["other", "list"]
     store.put(("a",), "other", {"text": "some trains"}, index=False)
+    assert keys(store.search(("a",), query="trains", limit=1)) == ["list"]
     found = store.search(("a",), query="trains")
     assert [(item.key, item.score is None) for item in found] == [("list", False), ("other", True)]
 

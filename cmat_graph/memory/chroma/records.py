@@ -259,19 +259,17 @@ class Records:
                 found.update(tuple(json.loads(text)) for text in rows)
         return sorted(found)
 
-    def count(self, prefix: Namespace = (), *, at_most: int | None = None, indexed: int | None = None) -> int:
-        """Count the vectors of living items under a prefix; `indexed` those up to a revision only.
-
-        With `at_most` counting stops there, by items, for a quick answer.
-        """
+    def count(self, prefix: Namespace = (), *, at_most: int | None = None) -> int:
+        """Count the vectors of living items under a prefix; with `at_most` only as far as so many items."""
         query = _under(sa.select(_items.c.parts), prefix).where(_items.c.alive, _items.c.parts > 0)
-        if indexed is not None:
-            query = query.where(_items.c.revision <= indexed)
-        if at_most is not None:
-            query = query.limit(at_most)
-        found = query.subquery()
+        found = (query.limit(at_most) if at_most is not None else query).subquery()
         with self._reading() as connection:
             return int(connection.scalar(sa.select(sa.func.coalesce(sa.func.sum(found.c.parts), 0))) or 0)
+
+    def placed(self) -> int:
+        """Count the vectors that the index was given and not told to forget."""
+        with self._reading() as connection:
+            return int(connection.scalar(sa.select(sa.func.sum(_items.c.placed))) or 0)
 
     def some(self, dimensions: int, *, indexed: int, number: int = 32) -> Matrix:
         """Return a vector of each of some items that the index should know, from all over the store."""

@@ -428,11 +428,10 @@ class ChromaStore(BaseStore):
 
     def _is_whole(self, index: Index) -> bool:
         """Tell whether the index holds what it was given: a damaged one answers without an error, and less."""
-        indexed = self._records.marks().indexed
-        held = index.count()  # before the records are asked: what others delete in between is no loss
-        if held < self._records.count(indexed=indexed):
+        before, held, after = self._records.placed(), index.count(), self._records.placed()
+        if held < min(before, after):  # others may be adding or deleting
             return False
-        return index.finds(self._records.some(self._embedder.dimensions, indexed=indexed))
+        return index.finds(self._records.some(self._embedder.dimensions, indexed=self._records.marks().indexed))
 
     def _drop_index(self) -> None:
         """Delete the index, in whatever state it is."""

@@ -33,7 +33,7 @@ items = sa.Table(
     sa.Column("value", _LONG, nullable=False),
     sa.Column("vectors", _BYTES, nullable=False),
     # Counting and listing read these alone, not the rows with their vectors.
-    sa.Index("memory_items_by_revision", "revision", "alive", "parts", "expires"),
+    sa.Index("memory_items_by_revision", "revision", "alive", "parts", "placed", "expires"),
     sa.Index("memory_items_by_space", "space", "alive", "parts", "expires", "id"),
 )
 """One row an item. Times are microseconds since 1970 in UTC, `ttl` minutes. `revision` grows with every write to the
