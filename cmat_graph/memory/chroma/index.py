@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import logging
 import os
 import re
@@ -33,8 +34,10 @@ SERVER_S = 15.0
 PAUSE_S = 30.0
 """How long an index that failed is left alone."""
 
-_owned: dict[str, tuple[IO[str], int, bool]] = {}
-"""What this process holds, by folder: the lock file, how many stores use it, and whether it is shared."""
+_owned: dict[str, tuple[IO[str], int, bool, int]] = {}
+"""What this process holds, by folder: the lock file, how many stores use it, whether it is shared, and which change of
+all these this was."""
+_changes = itertools.count()
 
 
 class Index:
@@ -158,13 +161,13 @@ def own(folder: Path, *, shared: bool = False) -> bool:
     """
     name = str(folder.resolve())
     if name in _owned:
-        lock, users, kind = _owned[name]
+        lock, users, kind, _ = _owned[name]
         if kind != shared:
             raise MemoryStoreError(
                 f"{folder} is open in this process already, {'over a server' if kind else 'with its own Chroma'}; "
                 "open it the same way"
             )
-        _owned[name] = (lock, users + 1, kind)
+        _owned[name] = (lock, users + 1, kind, next(_changes))
         return False
     lock = open(folder / "owner.lock", "a+")  # noqa: SIM115 - held until it is given back
     try:
@@ -181,16 +184,22 @@ def own(folder: Path, *, shared: bool = False) -> bool:
     lock.truncate(0)
     lock.write(str(os.getpid()))
     lock.flush()
-    _owned[name] = (lock, 1, shared)
+    _owned[name] = (lock, 1, shared, next(_changes))
     return True
+
+
+def sole(folder: Path) -> int | None:
+    """Return a number that stays the same as long as nobody but one store can write to a folder; else None."""
+    _, users, shared, change = _owned.get(str(folder.resolve()), (None, 0, True, 0))
+    return change if users == 1 and not shared else None
 
 
 def disown(folder: Path) -> None:
     """Give a folder back; it is free when all of this process have."""
     name = str(folder.resolve())
-    lock, users, kind = _owned.pop(name)
+    lock, users, kind, _ = _owned.pop(name)
     if users > 1:
-        _owned[name] = (lock, users - 1, kind)
+        _owned[name] = (lock, users - 1, kind, next(_changes))
     else:
         lock.close()
 

@@ -111,13 +111,14 @@ class Records:
 
     Args:
         url: A SQLAlchemy URL; `sqlite://` keeps everything in memory.
+        alone_now: Returns a number that stays the same as long as nobody else can write, else None.
 
     Raises:
         MemoryStoreError: The database cannot be opened, or was written by a newer version.
 
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, alone_now: Callable[[], int | None] | None = None) -> None:
         try:
             target = sa.make_url(url)
             alone = target.get_backend_name() == "sqlite" and target.database in (None, "", ":memory:")
@@ -133,6 +134,9 @@ class Records:
         self._turn: Any = threading.RLock() if alone else nullcontext()  # in memory there is one connection for all
         self._writing = threading.RLock()  # writers of one process queue here rather than at the database
         self._known_spaces: set[str] = set()
+        self._known_marks: tuple[tuple[int | None, int], Marks] | None = None
+        self._writes = 0
+        self._alone = alone_now or (lambda: None)
         with self._guard("open"):
             self._create()
 
@@ -143,11 +147,16 @@ class Records:
     # -- state ----------------------------------------------------------------------------------------------------
 
     def marks(self) -> Marks:
-        """Return how far the store and its index are."""
+        """Return how far the store and its index are; without asking while nobody else can have changed it."""
+        state, known = (self._alone(), self._writes), self._known_marks
+        if state[0] is not None and known is not None and known[0] == state:
+            return known[1]
         with self._reading() as connection:
             found = {row.name: (row.number, row.text) for row in connection.execute(_MARKS)}
         revision, indexed, generation = (found.get(n, (0, ""))[0] for n in ("revision", "indexed", "generation"))
-        return Marks(revision, indexed, generation, *(found.get(n, (0, "")) for n in ("embedding", "rebuilding")))
+        marks = Marks(revision, indexed, generation, *(found.get(n, (0, "")) for n in ("embedding", "rebuilding")))
+        self._known_marks = (state, marks)
+        return marks
 
     def state(self) -> dict[str, tuple[int, str]]:
         """Return the whole state: number and text by name."""
@@ -424,6 +433,7 @@ class Records:
             connection.info["added"] = set()
             yield connection
             added = connection.info.pop("added")
+        self._writes += 1  # marks that were read until now are no longer known
         if len(self._known_spaces) > MAX_SPACES:
             self._known_spaces.clear()
         self._known_spaces |= added

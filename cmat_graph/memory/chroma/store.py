@@ -36,7 +36,7 @@ from langgraph.store.base import (
 from cmat_graph.errors import ConfigurationError, EmbeddingMismatchError, MemoryStoreError
 from cmat_graph.memory.chroma.embedder import Embedder, mismatch
 from cmat_graph.memory.chroma.filters import check_namespace, check_search, check_ttl, fits
-from cmat_graph.memory.chroma.index import OPENING, Index, disown, open_folder, own
+from cmat_graph.memory.chroma.index import OPENING, Index, disown, open_folder, own, sole
 from cmat_graph.memory.chroma.records import Namespace, Records, Write, hashed
 from cmat_graph.memory.chroma.searcher import SCAN_PAGE, Searcher, accepts
 from cmat_graph.memory.embeddings import HashingEmbeddings
@@ -141,7 +141,7 @@ class ChromaStore(BaseStore):
         if self._folder is not None:
             self._take(self._folder, shared=client is not None)
         try:
-            self._records = Records(records or f"sqlite:///{self._folder}/items.db")
+            self._records = Records(records or f"sqlite:///{self._folder}/items.db", self._alone_now)
         except BaseException:
             self._release()
             raise
@@ -464,6 +464,9 @@ class ChromaStore(BaseStore):
             raise MemoryStoreError(
                 f"cannot open the lesson store {folder}: {exc}; check the folder and its rights, or give another"
             ) from exc
+
+    def _alone_now(self) -> int | None:
+        return sole(self._folder) if self._folder is not None and self._own_client else None
 
     def _release(self) -> None:
         if self._folder is not None:
