@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import chromadb
@@ -52,6 +53,29 @@ def test_what_each_of_four_processes_puts_all_find(where, how, chroma, request, 
         assert missing(store, keys) == []
         assert store.stats()["items"] == PROCESSES * EACH
         assert store.failures == 0
+
+
+def test_several_may_open_a_new_database_at_once(chroma, postgres):
+    for _ in range(6):
+        records, gate, errors = database(postgres), threading.Barrier(6), []
+
+        def use(i, records=records, gate=gate, errors=errors):
+            client = chromadb.HttpClient(*chroma)
+            gate.wait()
+            try:
+                with ChromaStore(records=records, client=client) as store:
+                    store.put(("a",), str(i), {"text": f"number {i}"})
+            except Exception as exc:
+                errors.append(exc)
+
+        threads = [threading.Thread(target=use, args=(i,)) for i in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not errors
+        with ChromaStore(records=records, client=chromadb.HttpClient(*chroma)) as store:
+            assert len(store.search((), query="number")) == 6
 
 
 @pytest.mark.parametrize("how", ["exact", "index"])
