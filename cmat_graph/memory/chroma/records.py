@@ -400,7 +400,7 @@ class Records:
         for attempt in range(5):  # several processes may create the tables at once
             try:
                 tables.metadata.create_all(self._engine)
-                with self._transaction() as connection:
+                with self._turn, self._engine.begin() as connection:
                     known = {row.name: row.number for row in connection.execute(sa.select(_state))}
                     if "schema" not in known:
                         first = {"schema": (tables.SCHEMA_VERSION, ""), "store": (0, uuid.uuid4().hex)}

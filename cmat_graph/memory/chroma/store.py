@@ -400,7 +400,7 @@ class ChromaStore(BaseStore):
         except MemoryStoreError:
             raise
         except Exception as exc:  # Chroma raises its own, httpx's, sqlite3's and Rust's errors here
-            fix = _REINDEX if self._own_client else _SERVER
+            fix = _REINDEX if self._own_client else _server_fix(self._client)
             raise MemoryStoreError(f"cannot open the Chroma index: {type(exc).__name__}: {exc}; {fix}") from exc
         finally:
             if self._folder is not None:
@@ -479,8 +479,13 @@ _LOST = (
     "the Chroma index of %s was damaged or lost vectors, and is made anew as further writes come (at once: cmat-graph "
     "memory reindex PATH); nothing else is lost, and everything is found meanwhile"
 )
-_SERVER = "start the server: chroma run --path FOLDER --port PORT"
 _REINDEX = "nothing but the index is lost; make it anew: cmat-graph memory reindex PATH"
+
+
+def _server_fix(client: Any) -> str:
+    settings = client.get_settings()
+    host, port = settings.chroma_server_host, settings.chroma_server_http_port
+    return f"is there a Chroma server at {host}:{port}? Start one: chroma run --path FOLDER --port {port}"
 
 
 def _item(row: Any) -> Item:
