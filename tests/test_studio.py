@@ -134,7 +134,8 @@ def test_lessons_lie_in_the_servers_store(client, thread):
     assert {item["value"]["text"] for item in found} == {"Use your fingers."}
     assert ["reflections", "taught", "assistant", "any"] in [item["namespace"] for item in found]
     again = client.runs.wait(thread, "clerk", input=SUM, context={"env": "taught"})
-    assert (again["cmat"]["attempt"], again["cmat"]["lessons"]) == (1, ["Use your fingers."])
+    told = ["Use your fingers. What then worked: It is 4."]
+    assert (again["cmat"]["attempt"], again["cmat"]["lessons"]) == (1, told)
 
 
 @pytest.mark.server
