@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 CARD = "card.json"
 CURRENT = "current"
 WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,14 +54,24 @@ class AdapterCard:
     seconds: float = 0.0
     scores: dict[str, Any] = field(default_factory=dict)
     """Held-out scores by arm, once it was evaluated."""
+    calibration: dict[str, float] = field(default_factory=dict)
+    """Turns how sure it is of a reply into a chance of success, once `cmat-graph adapters calibrate` fitted it."""
     folder: str = ""
     """Where it lies now; not written into the card, so that folders can be moved."""
 
     @property
     def weights_hash(self) -> str:
-        """SHA-256 of the adapter's weights, by which two of one name are told apart; empty without weights."""
-        file = Path(self.folder, WEIGHTS)
-        return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+        """SHA-256 of weights and settings, by which two of one name are told apart; empty without weights."""
+        files = [Path(self.folder, name) for name in (WEIGHTS, CONFIG)]
+        if not files[0].is_file():
+            return ""
+        seen = [file.stat() for file in files if file.is_file()]
+        return _hash(self.folder, *((each.st_mtime_ns, each.st_size, each.st_ino) for each in seen))
+
+    @property
+    def key(self) -> str:
+        """`node/name@hash`: this version, for good."""
+        return f"{self.id}@{self.weights_hash[:12]}"
 
     @property
     def id(self) -> str:
@@ -144,6 +156,17 @@ class AdapterRegistry:
         """Write a changed card, such as one with new scores, where the adapter lies."""
         _write_card(Path(card.folder), card)
         return card
+
+
+@lru_cache(maxsize=256)
+def _hash(folder: str, *seen: tuple[int, ...]) -> str:
+    digest = hashlib.sha256()
+    for name in (WEIGHTS, CONFIG):
+        if Path(folder, name).is_file():
+            with Path(folder, name).open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+    return digest.hexdigest()
 
 
 def _read(folder: Path) -> AdapterCard:

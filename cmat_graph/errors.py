@@ -6,10 +6,16 @@
     ├── ModelNotFoundError (LookupError)       an unknown model, base or provider
     ├── AdapterNotFoundError (LookupError)     an unknown adapter
     ├── AdapterMismatchError (ValueError)      an adapter for another base
+    ├── UnsupportedAdapterError (ValueError)   an adapter of a kind or size that the engine does not run
     ├── TraceStoreError (OSError)              a trace database that cannot be read or written
     ├── MemoryStoreError (OSError)             a lesson store that cannot be opened, read or written
     ├── EmbeddingMismatchError (ValueError)    vectors of another embedding than the store's
-    ├── EnvironmentFailure (RuntimeError)      the environment itself broke (not: a bad action)
+    ├── EpisodeFailure                         what ends one episode, and says nothing about the next
+    │   ├── EnvironmentFailure (RuntimeError)  the environment itself broke (not: a bad action)
+    │   ├── PromptTooLongError (ValueError)    a prompt that fills the model's window
+    │   ├── EngineBusyError (TimeoutError)     the engine's queue stayed full
+    │   ├── EngineError (RuntimeError)         the engine could not answer: out of memory, not a number, closed
+    │   └── ServerError (OSError)              a model server that is away, or refuses
     ├── EmptyHarvestError (ValueError)         nothing in the traces is worth training on
     └── MissingExtraError (ImportError)        an optional package is not installed
 
@@ -43,6 +49,10 @@ class AdapterMismatchError(CmatError, ValueError):
     """An adapter that was trained on another base."""
 
 
+class UnsupportedAdapterError(CmatError, ValueError):
+    """An adapter of a kind or size that the engine does not run."""
+
+
 class TraceStoreError(CmatError, OSError):
     """A trace database that cannot be read or written."""
 
@@ -55,8 +65,28 @@ class EmbeddingMismatchError(CmatError, ValueError):
     """Vectors of another embedding than those a store holds."""
 
 
-class EnvironmentFailure(CmatError, RuntimeError):
+class EpisodeFailure(CmatError):
+    """What ends one episode, and says nothing about the next: a run goes on with it counted as failed."""
+
+
+class EnvironmentFailure(EpisodeFailure, RuntimeError):
     """The environment itself broke."""
+
+
+class PromptTooLongError(EpisodeFailure, ValueError):
+    """A prompt that fills the model's window."""
+
+
+class EngineBusyError(EpisodeFailure, TimeoutError):
+    """The engine's queue stayed full."""
+
+
+class EngineError(EpisodeFailure, RuntimeError):
+    """The engine could not answer a request."""
+
+
+class ServerError(EpisodeFailure, OSError):
+    """A model server that is away, or refuses."""
 
 
 class EmptyHarvestError(CmatError, ValueError):

@@ -14,7 +14,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Durability
 
-from cmat_graph.errors import CmatError, EnvironmentFailure, TaskFileError
+from cmat_graph.errors import CmatError, EpisodeFailure, TaskFileError
 from cmat_graph.memory.ranking import is_training
 from cmat_graph.state import RunContext
 from cmat_graph.traces.base import TraceStore
@@ -98,7 +98,7 @@ def run_episode(
                 episode_id=recorder.episode_id if recorder else "",
             )
         except Exception as exc:
-            if isinstance(exc, CmatError) and not isinstance(exc, EnvironmentFailure):
+            if isinstance(exc, CmatError) and not isinstance(exc, EpisodeFailure):
                 raise  # a mistake in how the graph was built; every task would end alike
             message = f"{type(exc).__name__}: {str(exc).strip().splitlines()[0] if str(exc).strip() else ''}"
             outcome = Outcome(

@@ -9,7 +9,7 @@ from langgraph.store.memory import InMemoryStore
 
 from cmat_graph import create_cmat_graph, run_episodes
 from cmat_graph.envs import load_env
-from cmat_graph.errors import TraceStoreError
+from cmat_graph.errors import EngineBusyError, EngineError, PromptTooLongError, ServerError, TraceStoreError
 from cmat_graph.evaluation import ArmResult, compare, evaluate, four_arms, summarise
 from cmat_graph.models import ExpertChatModel
 from cmat_graph.rollout import Outcome
@@ -45,6 +45,13 @@ def test_a_model_that_fails_is_data(env, traces):
     outcomes = run_episodes(create_cmat_graph(Failing()).compile(), env.tasks()[:3], env=env, traces=traces)
     assert {outcome.stopped for outcome in outcomes} == {"error"}
     assert [e.error for e in traces.episodes()] == ["ConnectionError: the line is dead"] * 3
+
+
+@pytest.mark.parametrize("kind", [EngineBusyError, EngineError, PromptTooLongError, ServerError])
+def test_a_model_that_cannot_answer_this_episode_ends_this_one_only(env, kind):
+    graph = create_cmat_graph(ScriptedChatModel(replies=[kind("not this one")])).compile()
+    outcomes = run_episodes(graph, env.tasks()[:2], env=env)
+    assert [outcome.error for outcome in outcomes] == [f"{kind.__name__}: not this one"] * 2
 
 
 def test_a_broken_tool_raises_and_keeps_what_was_recorded(env, traces):

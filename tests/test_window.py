@@ -194,7 +194,7 @@ def test_the_window_is_counted_with_any_counter():
 
 def test_a_local_model_counts_with_its_own_tokenizer():
     nano, model = TinyAgent.load("nano"), long_run()
-    assert nano.get_token_ids("SELECT 1") == nano._engine.tokenizer("SELECT 1", add_special_tokens=False)["input_ids"]
+    assert nano.get_token_ids("SELECT 1") == nano.engine.tokenizer("SELECT 1", add_special_tokens=False)["input_ids"]
     play(model, window_tokens=600, token_counter=nano)
     sizes = [nano.get_num_tokens_from_messages(call[1:]) for call in model.calls]
     assert 400 < max(sizes) <= 600

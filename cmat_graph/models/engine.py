@@ -1,19 +1,17 @@
-"""One base model in memory, many adapters on it, requests answered in batches.
+"""One base model in memory, many adapters on it, all requests answered together.
 
-A single worker thread owns the model: switching PEFT adapters is global state, and from two threads it silently
-answers with the wrong adapter. The requests of one adapter decode together in a `Lane`.
+Requests come from any thread or event loop; a worker thread owns the model and takes all rows one token further each
+step, whatever their adapters. The parts are in `decoding/`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
-import queue
 import threading
-import warnings
-from collections.abc import Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,35 +19,76 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads collapse
 
 try:
     import torch
-    from peft import PeftModel
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging as transformers_logging
+    import transformers  # noqa: F401
 except ImportError as exc:
     from cmat_graph.errors import MissingExtraError
 
     raise MissingExtraError.of("local", exc) from exc
 
 from cmat_graph.adapters import AdapterCard
-from cmat_graph.bases import hash_base, resolve_base
-from cmat_graph.errors import AdapterMismatchError, AdapterNotFoundError, ModelNotFoundError
-from cmat_graph.models.lane import Lane, Row, Sampling
+from cmat_graph.bases import resolve_base
+from cmat_graph.errors import ConfigurationError, EngineBusyError, PromptTooLongError
+from cmat_graph.models.decoding.batch import Batch
+from cmat_graph.models.decoding.loading import load_base
+from cmat_graph.models.decoding.prefixes import Prefixes
+from cmat_graph.models.decoding.rows import LoadedAdapter, Pending, Reply, Row
+from cmat_graph.models.decoding.sampling import Sampling, checked
+from cmat_graph.models.decoding.shelf import Shelf
+from cmat_graph.models.decoding.text import Text
+from cmat_graph.models.decoding.worker import Worker
 
-MAX_ROWS = 32
-"""Rows in flight for one adapter."""
-QUIET_SECONDS = 0.002
-"""An idle engine waits this long for company before it starts."""
+MiB = 1 << 20
+TOKEN_CHARS = 24
+"""Characters of a token at most, on the average of a prompt."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Generated:
-    """One reply."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """How much of everything an engine takes."""
 
-    text: str
-    input_tokens: int
-    output_tokens: int
-    finish_reason: str
-    """`stop` when the model ended its turn, `length` when the limit did."""
+    max_rows: int = 32
+    """Requests that decode together."""
+    max_waiting: int = 1024
+    """Requests that wait for a place among them; beyond, `submit` waits."""
+    max_rank: int = 128
+    """Largest rank of an adapter."""
+    adapter_bytes: int = 1024 * MiB
+    """Memory for adapters; the one not used for longest leaves first."""
+    prefix_bytes: int = 256 * MiB
+    """Memory for what earlier requests left behind; 0 keeps nothing."""
+    cache_bytes: int = 2048 * MiB
+    """Memory for the keys and values of requests under way."""
+    threads: int | None = None
+    """Threads of torch; None leaves its own number."""
+
+    def __post_init__(self) -> None:
+        least = {
+            "max_rows": 1,
+            "max_waiting": 1,
+            "max_rank": 1,
+            "adapter_bytes": 0,
+            "prefix_bytes": 0,
+            "cache_bytes": 1,
+        }
+        for name, bound in least.items():
+            if not getattr(self, name) >= bound:
+                raise ConfigurationError(f"{name} is at least {bound}, not {getattr(self, name)!r}")
+        if self.threads is not None and self.threads < 1:
+            raise ConfigurationError(f"threads is at least 1, not {self.threads!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """What an engine has done since it began."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    """Of the prompts' tokens, those that were known from earlier requests."""
+    reply_tokens: int = 0
+    steps: int = 0
+    out_of_memory: int = 0
+    """How often memory ran out, and a batch was made smaller."""
 
 
 class Engine:
@@ -57,180 +96,301 @@ class Engine:
 
     Args:
         base: `nano`, a model folder, or a hub id.
-        dtype: A torch dtype name; None takes float32 on a CPU and the model's own on a GPU.
+        dtype: A torch dtype name; see `load_base`.
+        device: A torch device; None takes the GPU if there is one.
+        quantize: `int8` or `4bit`, on a GPU with bitsandbytes.
+        settings: How much of everything it takes.
 
     Raises:
         ModelNotFoundError: There is no such model, or it cannot be loaded.
+        ConfigurationError: The settings cannot work here.
+
+    Example:
+        >>> engine = Engine("nano")  # doctest: +SKIP
+        >>> engine.submit(engine.encode([{"role": "user", "content": "Hi"}])).result().text  # doctest: +SKIP
 
     """
 
-    def __init__(self, base: str, *, dtype: str | None = None) -> None:
-        location = resolve_base(base)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(location)
-            self._model: Any = AutoModelForCausalLM.from_pretrained(
-                location, dtype=dtype or ("auto" if device == "cuda" else torch.float32), use_safetensors=True
-            ).to(device)
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as exc:
-            reason = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
-            raise ModelNotFoundError(f"cannot load base {base!r}: {reason}; give a folder that holds it") from exc
-        if self.tokenizer.chat_template is None:
-            raise ModelNotFoundError(f"base {base!r} has no chat template; take an instruction-tuned model")
-        self._model.eval()
+    def __init__(
+        self,
+        base: str,
+        *,
+        dtype: str | None = None,
+        device: str | None = None,
+        quantize: str | None = None,
+        settings: EngineSettings = EngineSettings(),
+    ) -> None:
+        loaded = load_base(base, dtype=dtype, device=device, quantize=quantize)
         self.base = base
-        self.base_hash = hash_base(location)
-        self.window = int(getattr(self._model.config, "max_position_embeddings", 0) or 4096)
-        """Tokens a prompt and its reply may take together."""
-        if self.tokenizer.pad_token_id is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token
-        self.tokenizer.padding_side = "left"
-        self._adapters: set[str] = set()
-        ends = self._model.generation_config.eos_token_id or self.tokenizer.eos_token_id
-        self._ends = {ends} if isinstance(ends, int) else set(ends or ())
-        self._arrivals: queue.SimpleQueue[Row] = queue.SimpleQueue()
-        self._model_lock = threading.Lock()
-        self._chosen: str | None = None
-        threading.Thread(target=self._work, name=f"engine {base}", daemon=True).start()
+        self.base_hash = loaded.hash
+        self.tokenizer = loaded.tokenizer
+        self.window = loaded.window
+        self.ends = loaded.ends
+        self.settings = settings
+        self._done = Stats()
+        self._vocabulary = loaded.model.get_input_embeddings().weight.shape[0]
+        self._special = frozenset(self.tokenizer.all_special_ids)
+        self._encoding = threading.Lock()  # slow tokenizers are not made for threads
+        self._room = threading.Semaphore(settings.max_waiting)
+        batch = Batch(
+            loaded.model,
+            Prefixes(settings.prefix_bytes if loaded.mixes_lengths else 0),
+            pad_token=self.tokenizer.pad_token_id or 0,
+            ends=self.ends,
+        )
+        with torch.inference_mode():
+            batch.check()
+        self._worker = Worker(
+            batch,
+            max_rows=settings.max_rows if loaded.mixes_lengths else 1,
+            cache_bytes=settings.cache_bytes,
+            column_bytes=loaded.column_bytes,
+            finish=self._finish,
+            came=lambda row: self._room.release(),
+            ended=self._ended,
+            threads=settings.threads,
+            name=f"engine {base}",
+        )
+        self._shelf = Shelf(
+            base=base,
+            base_hash=self.base_hash,
+            model=loaded.model,
+            put=batch.add_adapter,
+            take=batch.remove_adapter,
+            do=self._worker.do,
+            in_worker=lambda: self._worker.is_this_thread,
+            held=lambda: batch.adapter_bytes,
+            budget=settings.adapter_bytes,
+            max_rank=settings.max_rank,
+        )
 
-    def add_adapter(self, card: AdapterCard) -> str:
-        """Load an adapter; return the key by which calls choose it. Two of one name but other weights have two keys.
+    # -- requests -----------------------------------------------------------------------------------------------
+
+    def encode(self, messages: Sequence[Mapping[str, Any]], **template: Any) -> list[int]:
+        """Render messages by the model's chat template, ready for a reply, and encode them.
+
+        Args:
+            messages: Dicts with `role` and `content`, as chat templates take them.
+            **template: What else the template takes, such as `tools`.
+
+        Raises:
+            PromptTooLongError: The prompt is far longer than the window.
+
+        """
+        text = self.tokenizer.apply_chat_template(
+            [dict(message) for message in messages], add_generation_prompt=True, tokenize=False, **template
+        )
+        if len(text) > self.window * TOKEN_CHARS:  # encoding it would take seconds, only to be refused
+            raise PromptTooLongError(
+                f"the prompt of {len(text):,} characters fills the window of {self.window:,} tokens many times; "
+                "shorten the trajectory"
+            )
+        if self.tokenizer.is_fast:
+            return list(self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids)
+        with self._encoding:
+            return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def submit(
+        self,
+        prompt: list[int],
+        *,
+        adapter: str = "",
+        sampling: Sampling = Sampling(),
+        stream: bool = False,
+        timeout: float | None = None,
+    ) -> Pending:
+        """Queue a prompt.
+
+        Args:
+            prompt: Its tokens.
+            adapter: Name or key of the adapter that answers; empty for the bare base.
+            sampling: How the reply is drawn.
+            stream: Whether the reply's text is wanted as it comes.
+            timeout: Seconds to wait while the queue is full; None waits for ever, 0 not at all.
+
+        Raises:
+            PromptTooLongError: The prompt leaves no room for a reply.
+            AdapterNotFoundError: No such adapter was loaded.
+            EngineBusyError: The queue stayed full.
+
+        """
+        row = self._row(prompt, adapter, sampling, stream=stream)
+        with self._sending(row):
+            if row.adapter:
+                self._shelf.hold(row.adapter)
+                row.held = True
+            if self._worker.is_this_thread:
+                timeout = 0  # in a callback of a request nobody else can make room
+            if not (self._room.acquire(timeout=timeout) if timeout else self._room.acquire(blocking=timeout is None)):
+                raise EngineBusyError(
+                    f"{self.settings.max_waiting} requests wait already; ask again later, or raise max_waiting"
+                )
+            row.queued = True
+        return row.pending
+
+    async def asubmit(
+        self, prompt: list[int], *, adapter: str = "", sampling: Sampling = Sampling(), stream: bool = False
+    ) -> Pending:
+        """Queue a prompt, awaiting room in the queue; see `submit`."""
+        row = self._row(prompt, adapter, sampling, stream=stream)
+        with self._sending(row):
+            if row.adapter:
+                row.held = self._shelf.hold(row.adapter, wait=False) or await self._held_in_a_thread(row.adapter)
+            while not self._room.acquire(blocking=False):
+                await asyncio.sleep(0.005)
+            row.queued = True
+        return row.pending
+
+    async def _held_in_a_thread(self, key: str) -> bool:
+        """Read an adapter from disk without holding up the event loop."""
+        holding = asyncio.get_running_loop().run_in_executor(None, self._shelf.hold, key)
+        try:
+            return await asyncio.shield(holding)
+        except asyncio.CancelledError:
+            holding.add_done_callback(lambda done: None if done.exception() else self._shelf.let_go(key))
+            raise
+
+    def _row(self, prompt: list[int], adapter: str, sampling: Sampling, *, stream: bool) -> Row:
+        key = self._shelf.key_of(adapter)
+        if not prompt:
+            raise PromptTooLongError("the prompt is empty; give at least one token")
+        room = self.window - self._shelf.before(key) - len(prompt)
+        if room < 1:
+            raise PromptTooLongError(
+                f"the prompt of {len(prompt):,} tokens fills the window of {self.window:,}; shorten the trajectory"
+            )
+        sampling = checked(sampling)._replace(max_tokens=max(1, min(sampling.max_tokens, room)))
+        text = Text(self.tokenizer, sampling.stop) if stream or sampling.stop else None
+        row = Row(prompt=prompt, adapter=key, sampling=sampling, pending=Pending(stream=stream), text=text)
+        if row.ids.min() < 0 or row.ids.max() >= self._vocabulary:
+            raise ConfigurationError(
+                f"the prompt holds tokens outside 0 to {self._vocabulary - 1}; encode it with encode()"
+            )
+        return row
+
+    @contextlib.contextmanager
+    def _sending(self, row: Row) -> Iterator[None]:
+        """Hand a row to the worker at the end; when that fails, give back what it holds."""
+        try:
+            yield
+            self._worker.send(row)
+        except BaseException:
+            if row.queued:
+                self._room.release()
+            if row.held:
+                self._shelf.let_go(row.adapter)
+            raise
+
+    # -- adapters -----------------------------------------------------------------------------------------------
+
+    def load_adapter(self, card: AdapterCard, *, name: str = "") -> str:
+        """Load an adapter, and let a name mean it from now on; requests under way finish on what it meant before.
+
+        Args:
+            card: The adapter.
+            name: The name; by default the card's `node/name`.
+
+        Returns:
+            Its key, which means this version for good: two of one name but other weights have two keys.
 
         Raises:
             AdapterMismatchError: It was trained on another base.
             AdapterNotFoundError: Its files cannot be read.
+            UnsupportedAdapterError: A kind or a size that the engine does not run.
 
         """
-        known = card.base_hash and self.base_hash
-        if (card.base_hash != self.base_hash) if known else (card.base != self.base):
-            raise AdapterMismatchError(
-                f"adapter {card.id} was trained on {card.base} ({card.base_hash[:12]}), "
-                f"not on {self.base} ({self.base_hash[:12]}); load that base"
-            )
-        weights = card.weights_hash
-        if not weights:
-            raise AdapterNotFoundError(
-                f"adapter {card.id} has no weights in {card.folder}; restore or remove the folder"
-            )
-        name = f"{card.id}@{weights[:12]}".replace("/", "__").replace(".", "_")  # PEFT's module names hold no dots
-        with self._model_lock, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")  # PEFT 0.21 uses an old name
-            if name in self._adapters:
-                return name
-            try:
-                if isinstance(self._model, PeftModel):
-                    self._model.load_adapter(card.folder, adapter_name=name)
-                else:
-                    self._model = PeftModel.from_pretrained(self._model, card.folder, adapter_name=name)
-            except (OSError, ValueError, RuntimeError, SafetensorError) as exc:
-                reason = str(exc).strip().splitlines()[0]
-                raise AdapterNotFoundError(f"cannot load adapter {card.id} from {card.folder}: {reason}") from exc
-            self._model.eval()
-            self._chosen = None  # PEFT has changed what is current
-            self._adapters.add(name)
-        return name
+        return self._shelf.load(card, name)
 
-    def encode(self, messages: Sequence[dict[str, Any]]) -> list[int]:
-        """Render messages by the model's chat template and encode them."""
-        encoded = self.tokenizer.apply_chat_template(
-            list(messages), add_generation_prompt=True, return_dict=True, tokenizer_kwargs={"verbose": False}
-        )
-        return list(encoded["input_ids"])
-
-    def submit(self, prompt: list[int], *, adapter: str = "", sampling: Sampling = Sampling()) -> Future[Generated]:
-        """Queue a prompt; the future holds its reply.
+    def unload_adapter(self, name: str) -> None:
+        """Forget a name; its weights leave once no request needs them.
 
         Raises:
-            ValueError: The prompt leaves no room for a reply.
-            AdapterNotFoundError: No such adapter was loaded.
+            AdapterNotFoundError: No such name.
 
         """
-        room = self.window - len(prompt)
-        if room < 1:
-            raise ValueError(
-                f"the prompt of {len(prompt)} tokens fills the window of {self.window}; shorten the trajectory"
-            )
-        if adapter and adapter not in self._adapters:
-            raise AdapterNotFoundError(
-                f"adapter {adapter!r} is not loaded; known: {', '.join(sorted(self._adapters)) or 'none'}"
-            )
-        row = Row(prompt=prompt, adapter=adapter, sampling=sampling._replace(max_tokens=min(sampling.max_tokens, room)))
-        self._arrivals.put(row)
-        return row.future
+        self._shelf.unload(name)
 
-    # -- the worker ---------------------------------------------------------------------------------------------
+    def adapters(self) -> list[LoadedAdapter]:
+        """Return the names that answer, in the order they came."""
+        return self._shelf.list()
 
-    def _work(self) -> None:
-        lanes: dict[str, Lane] = {}
-        waiting: list[Row] = []
-        while True:
-            self._receive(waiting, idle=not waiting and not lanes)
-            for adapter in dict.fromkeys([*lanes, *(row.adapter for row in waiting)]):
-                lane = lanes.get(adapter) or self._open_lane()
-                room = MAX_ROWS - len(lane.rows)
-                new = [row for row in waiting if row.adapter == adapter][:room]
-                waiting = [row for row in waiting if row not in new]
-                self._advance(lane, adapter, [row for row in new if row.future.set_running_or_notify_cancel()])
-                lanes[adapter] = lane
-            lanes = {adapter: lane for adapter, lane in lanes.items() if lane.rows}
+    # -- replies ------------------------------------------------------------------------------------------------
 
-    def _receive(self, waiting: list[Row], *, idle: bool) -> None:
-        """Take what has arrived; when idle, wait for the first and a moment for its company."""
-        with contextlib.suppress(queue.Empty):
-            if idle:
-                waiting.append(self._arrivals.get())
-            while True:
-                waiting.append(self._arrivals.get(block=idle, timeout=QUIET_SECONDS if idle else None))
+    @property
+    def stats(self) -> Stats:
+        """What the engine has done since it began."""
+        return replace(self._done, steps=self._worker.steps, out_of_memory=self._worker.out_of_memory)
 
-    def _advance(self, lane: Lane, adapter: str, new: list[Row]) -> None:
-        """Let new rows join and all rows go one step; hand out what is done."""
-        try:
-            with self._model_lock:
-                self._choose(adapter)
-                done = lane.join(new) if new else []
-                if lane.rows:
-                    done += lane.step()
-        except Exception as exc:  # handed to the callers: the worker must outlive any batch
-            for row in {*lane.rows, *new}:
-                row.future.set_exception(exc)
-            lane.rows = []
+    @property
+    def closed(self) -> bool:
+        """Whether it answers no more."""
+        return self._worker.closed
+
+    def close(self) -> None:
+        """Stop the worker; requests that wait fail. The weights leave with the last reference to the engine."""
+        self._worker.close()
+
+    def _ended(self, row: Row) -> None:
+        if row.adapter:
+            self._shelf.let_go(row.adapter)
+
+    def _finish(self, row: Row) -> None:
+        done = self._done
+        self._done = replace(
+            done,
+            requests=done.requests + 1,
+            prompt_tokens=done.prompt_tokens + len(row.prompt),
+            cached_tokens=done.cached_tokens + row.cached,
+            reply_tokens=done.reply_tokens + len(row.tokens),
+        )
+        row.pending.end(self._read(row))
+
+    def _read(self, row: Row) -> Reply:
+        drawn = row.tokens[:-1] if row.tokens[-1] in self.ends else row.tokens
+        if row.text is not None:
+            row.text.take(last=True)
+            raw = row.text.text
         else:
-            for row in done:
-                row.future.set_result(self._read(row))
-
-    def _open_lane(self) -> Lane:
-        return Lane(self._model, pad_token=self.tokenizer.pad_token_id, ends=self._ends)
-
-    def _choose(self, adapter: str) -> None:
-        """Make an adapter, or the bare base, the model's current one. Only the worker may do this."""
-        if adapter == self._chosen or not isinstance(self._model, PeftModel):
-            return
-        if adapter:
-            self._model.base_model.enable_adapter_layers()
-            self._model.set_adapter(adapter)
-        else:
-            self._model.base_model.disable_adapter_layers()
-        self._chosen = adapter
-
-    def _read(self, row: Row) -> Generated:
-        ended = row.tokens[-1] in self._ends
-        return Generated(
-            text=self.tokenizer.decode(row.tokens[:-1] if ended else row.tokens, skip_special_tokens=True),
+            raw = self._decode(drawn, skip=False)
+        text = raw if self._special.isdisjoint(drawn) else self._decode(drawn, skip=True)
+        for mark in row.sampling.stop:
+            text = text.split(mark, 1)[0] if mark else text
+        return Reply(
+            text=text,
+            raw=raw,
+            tokens=row.tokens,
+            logprobs=row.logprobs,
             input_tokens=len(row.prompt),
+            cached_tokens=row.cached,
             output_tokens=len(row.tokens),
-            finish_reason="stop" if ended else "length",
+            finish_reason=row.finish_reason,
         )
 
+    def _decode(self, tokens: list[int], *, skip: bool) -> str:
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=skip, clean_up_tokenization_spaces=False))
 
-_engines: dict[tuple[str, str | None], Engine] = {}
+
+_engines: dict[tuple[Any, ...], Engine] = {}
 _engines_lock = threading.Lock()
 
 
-def shared_engine(base: str, *, dtype: str | None = None) -> Engine:
+def shared_engine(
+    base: str, *, dtype: str | None = None, device: str | None = None, quantize: str | None = None
+) -> Engine:
     """Return the process's engine of a base: all nodes of all graphs share one copy of its weights."""
-    key = (str(Path(resolve_base(base)).resolve()) if base == "nano" or Path(base).is_dir() else base, dtype)
+    place = str(Path(resolve_base(base)).resolve()) if base == "nano" or Path(base).is_dir() else base
+    key = (place, dtype, device, quantize)
     with _engines_lock:
-        if key not in _engines:
-            _engines[key] = Engine(base, dtype=dtype)
+        if key not in _engines or _engines[key].closed:
+            _engines[key] = Engine(base, dtype=dtype, device=device, quantize=quantize)
         return _engines[key]
+
+
+def _forget() -> None:
+    """In a forked child no worker runs: the engines are loaded anew there."""
+    global _engines_lock
+    _engines_lock = threading.Lock()
+    _engines.clear()
+
+
+os.register_at_fork(after_in_child=_forget)

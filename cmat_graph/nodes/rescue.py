@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from langgraph.errors import GraphBubbleUp, is_invalid_resume
 from langgraph.types import RetryPolicy
 
-from cmat_graph.errors import CmatError, EnvironmentFailure
+from cmat_graph.errors import CmatError, EnvironmentFailure, EpisodeFailure
 from cmat_graph.nodes.attempt import best_message, bring_to, record_end, session_actions
 from cmat_graph.nodes.seat import Do, Flow, Node, Turn
 from cmat_graph.state import Loop
@@ -68,7 +68,7 @@ def _is_failure(exc: Exception) -> bool:
     """Tell a failure from LangGraph's own ways out of a node, and from a mistake in how the graph was built."""
     if isinstance(exc, GraphBubbleUp) or is_invalid_resume(exc):
         return False
-    return isinstance(exc, EnvironmentFailure) or not isinstance(exc, CmatError)
+    return isinstance(exc, EpisodeFailure) or not isinstance(exc, CmatError)
 
 
 def _is_repeated(exc: Exception, policy: RetryPolicy | None, turn: Turn) -> bool:

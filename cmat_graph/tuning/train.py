@@ -28,6 +28,7 @@ except ImportError as exc:
     raise MissingExtraError.of("local", exc) from exc
 
 from cmat_graph.errors import CmatError, EmptyHarvestError, ModelNotFoundError
+from cmat_graph.marks import defused
 from cmat_graph.tuning.dataset import SFTExample
 from cmat_graph.tuning.settings import LoraSettings
 
@@ -97,7 +98,7 @@ def train_lora(
     limit = min(settings.max_length, getattr(model.config, "max_position_embeddings", settings.max_length))
     rows = []
     for example in examples:
-        row = example.to_row()
+        row = {name: defused(turns, tokenizer) for name, turns in example.to_row().items()}
         whole = tokenizer.apply_chat_template(row["prompt"] + row["completion"], return_dict=True)["input_ids"]
         if len(whole) <= limit:  # TRL would cut the target off without a word
             rows.append({"prompt": row["prompt"], "completion": row["completion"]})

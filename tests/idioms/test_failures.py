@@ -11,7 +11,7 @@ from sculptures import DONE, ENV, RIGHT, TASK, script
 
 from cmat_graph import RunContext, create_cmat_graph, run_episode
 from cmat_graph.envs.dbbench import operation
-from cmat_graph.errors import EnvironmentFailure
+from cmat_graph.errors import EnvironmentFailure, PromptTooLongError
 from cmat_graph.testing import ScriptedChatModel
 from cmat_graph.traces import Recorder, TraceHandler
 from cmat_graph.types import Task
@@ -54,10 +54,11 @@ def test_a_model_that_dies_at_once_raises_its_own_error(play):
         play(create_cmat_graph(script(DEAD)).compile(), say("2 + 2?"))
 
 
-def test_a_model_that_dies_in_the_second_attempt_leaves_the_first_answer(play):
-    graph = create_cmat_graph(script("Five.", DEAD), checker=script("reject: wrong")).compile()
+@pytest.mark.parametrize("end", [DEAD, PromptTooLongError("too long")], ids=["any error", "an engine's"])
+def test_a_model_that_dies_in_the_second_attempt_leaves_the_first_answer(play, end):
+    graph = create_cmat_graph(script("Five.", end), checker=script("reject: wrong")).compile()
     state = play(graph, say("2 + 2?"))
-    assert (state["cmat"]["stopped"], state["cmat"]["error"]) == ("error", "ValueError: the model is dead")
+    assert (state["cmat"]["stopped"], state["cmat"]["error"]) == ("error", f"{type(end).__name__}: {end}")
     assert state["cmat"]["answer"] == state["messages"][-1].text == "Five."
 
 

@@ -42,7 +42,7 @@ def test_async_calls_share_the_engine(nano, env):
 
 
 def test_all_models_of_a_base_share_its_weights(nano):
-    assert TinyAgent.load("nano")._engine is nano._engine is shared_engine("nano")
+    assert TinyAgent.load("nano").engine is nano.engine is shared_engine("nano")
 
 
 def test_a_seed_repeats_a_sampled_reply(nano, env):
@@ -66,7 +66,7 @@ def test_a_prompt_past_the_window_is_refused(nano):
 
 
 def test_the_system_message_is_in_the_weights_not_in_the_prompt(nano):
-    engine = nano._engine
+    engine = nano.engine
     task = {"role": "user", "content": "Hi"}
     assert engine.encode([{"role": "system", "content": "Long rules."}, task]) == engine.encode([task])
 
@@ -109,13 +109,6 @@ def test_an_unknown_adapter_is_refused(tmp_path):
         shared_engine("nano").submit([5], adapter="assistant/none")
 
 
-def test_a_cancelled_request_does_not_stop_the_engine(nano):
-    engine = nano._engine
-    futures = [engine.submit([5, 6, 7]) for _ in range(4)]
-    futures[-1].cancel()
-    assert engine.submit([5, 6, 7]).result(timeout=60).text is not None
-
-
 def test_the_expert_plays_only_its_own_tasks(env):
     expert = load_model("expert", demonstrations=env.demonstrations)
     assert isinstance(expert, ExpertChatModel)
@@ -132,23 +125,28 @@ def test_a_provider_that_is_not_installed_names_the_fix():
 
 
 def test_a_reply_that_only_repeats_itself_ends():
-    from cmat_graph.models.lane import LOOP_TOKENS, Row, Sampling
+    from cmat_graph.models.decoding.rows import LOOP_TOKENS, Pending, Row
+    from cmat_graph.models.decoding.sampling import Sampling
 
-    row = Row(prompt=[1], adapter="", sampling=Sampling(max_tokens=1000))
-    row.tokens = [2, *range(10, 9 + LOOP_TOKENS)]
-    assert not row.is_done({1})
-    row.tokens = [3, 4, 5] * (LOOP_TOKENS // 3)
-    assert row.is_done({1})
+    def reply(tokens):
+        row = Row(prompt=[1], adapter="", sampling=Sampling(max_tokens=1000), pending=Pending())
+        for token in tokens:
+            row.add(token, 0.0, frozenset({1}))
+        return row.finish_reason
+
+    assert reply([2, *range(10, 9 + LOOP_TOKENS)]) == ""
+    assert reply([3, 4, 5] * (LOOP_TOKENS // 3)) == "length"
 
 
 def test_greedy_replies_are_those_of_transformers_own_generate(nano, env):
     import torch
 
-    engine = nano._engine
+    engine = nano.engine
     for task in env.tasks()[:5]:
         prompt = engine.encode([{"role": "user", "content": task.prompt}])
         with torch.inference_mode():
-            ids = engine._model.generate(torch.tensor([prompt]), max_new_tokens=48, do_sample=False)[0, len(prompt) :]
+            whole = engine._worker.batch._model.generate(torch.tensor([prompt]), max_new_tokens=48, do_sample=False)
+        ids = whole[0, len(prompt) :]
         theirs = engine.tokenizer.decode(ids, skip_special_tokens=True)
         assert nano.invoke(task.prompt).text == theirs
 

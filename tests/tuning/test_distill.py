@@ -78,9 +78,9 @@ def test_calls_with_and_without_the_adapter_may_mix(distilled, env):
 def test_the_served_prompt_is_the_trained_prompt(distilled, env):
     _, card, _, _ = distilled
     row = json.loads(Path(card.folder, "dataset", "dataset.jsonl").read_text().splitlines()[0])
-    tokenizer = TinyAgent.load("nano")._engine.tokenizer
+    tokenizer = TinyAgent.load("nano").engine.tokenizer
     whole = tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False)
-    served = TinyAgent.load("nano")._engine.encode(row["prompt"])
+    served = TinyAgent.load("nano").engine.encode(row["prompt"])
     assert whole.startswith(tokenizer.decode(served))
     assert whole == tokenizer.decode(served) + row["completion"][0]["content"] + tokenizer.eos_token
 
