@@ -80,7 +80,7 @@ class ScriptedChatModel(BaseChatModel):
         named = {"model_name": self.model_name}
         # A fresh message each time: LangGraph replaces messages that come again under the same id.
         if isinstance(reply, AIMessage):
-            message = reply.model_copy(update={"id": None, "response_metadata": named})
+            message = reply.model_copy(update={"id": None, "response_metadata": {**reply.response_metadata, **named}})
         else:
             message = AIMessage(reply, response_metadata=named)
         return ChatResult(generations=[ChatGeneration(message=message)])

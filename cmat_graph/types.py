@@ -220,6 +220,9 @@ class Step:
     model: str = ""
     adapter: str = ""
     """Registry name of the adapter that answered; empty for a bare base model."""
+    told: dict[str, Any] = field(default_factory=dict)
+    """What the model told about its reply besides: how sure it was (`confidence`, and `raw_confidence`), and whether a
+    fallback answered in its place (`handed_over`, with the reason)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

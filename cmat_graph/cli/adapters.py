@@ -1,9 +1,10 @@
-"""`cmat-graph adapters`: show and promote trained adapters."""
+"""`cmat-graph adapters`: show, promote, calibrate and try trained adapters."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 
@@ -16,7 +17,7 @@ _ROOT = click.option("--adapters", "root", default="adapters", show_default=True
 
 @click.group("adapters")
 def command() -> None:
-    """Show and promote trained adapters.
+    """Show, promote, calibrate and try trained adapters.
 
     \b
     Example:
@@ -75,3 +76,71 @@ def promote(*, name: str, root: str) -> None:
     card = registry.get(name)
     registry.promote(card)
     click.echo(f"{card.id} is now the {card.node}'s adapter")
+
+
+@command.command("calibrate")
+@click.argument("name")
+@_ROOT
+@click.option("--traces", "traces_url", default="sqlite:///traces.db", show_default=True, help="Trace database.")
+@click.option("--run", help="Only episodes of this run.")
+@click.option("--split", help="Only tasks of this split; by default all but training tasks.")
+@json_option()
+def calibrate(*, name: str, root: str, traces_url: str, run: str | None, split: str | None, as_json: bool) -> None:
+    """Turn how sure an adapter is of a reply into a chance of success, by its recorded episodes.
+
+    Record it alone: where a fallback answered, what the adapter was unsure of is left out.
+
+    \b
+    Example:
+      cmat-graph run --adapter assistant --split test --traces sqlite:///traces.db
+      cmat-graph adapters calibrate assistant --traces sqlite:///traces.db
+    """
+    from cmat_graph.errors import ConfigurationError
+    from cmat_graph.models.handover.calibrating import calibrate as fit
+    from cmat_graph.traces.sql import SQLTraceStore
+
+    file = traces_url.removeprefix("sqlite:///")
+    if file != traces_url and not Path(file).is_file():  # SQLite would make an empty one of a typing mistake
+        raise ConfigurationError(f"no trace database at {file}; record with: cmat-graph run --traces {traces_url}")
+    done = fit(SQLTraceStore(traces_url), AdapterRegistry(root), name, run=run, split=split)
+    if as_json:
+        print_json({"adapter": done.card.id, **{k: v for k, v in asdict(done).items() if k != "card"}})
+        return
+    click.echo(f"{done.card.id}: {done.episodes} episodes, {done.success_rate:.1%} solved")
+    click.echo(f"expected calibration error  {done.ece_before:.3f} -> {done.ece_after:.3f} (on held-out folds)")
+    click.echo(f"Brier score                 {done.brier_before:.3f} -> {done.brier_after:.3f}")
+
+
+@command.command("trial")
+@click.argument("node", default="assistant")
+@_ROOT
+@json_option()
+def trial(*, node: str, root: str, as_json: bool) -> None:
+    """Show how the trials of a node's adapters stand, oldest first.
+
+    A trial ends with a roll back, or when you use the adapter you want: `cmat-graph adapters promote`.
+
+    \b
+    Example:
+      cmat-graph adapters trial assistant
+    """
+    from cmat_graph.models.handover.ledger import FILE, read_trials
+    from cmat_graph.models.handover.referee import TrialResult
+
+    accounts = read_trials(AdapterRegistry(root).root / node / FILE)
+    results = [TrialResult.of(name, account) for name, account in accounts.items()]
+    if as_json:
+        print_json([result.to_json() for result in results])
+        return
+    for result in results:
+        click.echo(f"{result.name}: {result.status}, {result.mode}, share {result.share:g}")
+        for arm, tally in result.outcomes.items():
+            rate = "" if tally.rate is None else f", {tally.rate:.1%}"
+            click.echo(f"  {arm:10} {tally.successes} of {tally.episodes} episodes solved{rate}")
+        for direction, value in result.evidence.items():
+            click.echo(f"  evidence that the candidate is {direction}: {value:g}")
+        if result.beside:
+            told = ", ".join(f"{count} {what}" for what, count in sorted(result.beside.items()))
+            click.echo(f"  in shadow: {told}")
+    if not results:
+        click.echo(f"no trial of {node} in {root}; begin one with: Trial.load(registry, NAME)", err=True)

@@ -17,15 +17,19 @@ from cmat_graph.cli.shared import (
     arms_table,
     console,
     failures_table,
+    fallback_options,
     json_option,
     memory_options,
     open_memory,
     open_tasks,
     progress,
+    replies_told,
     task_options,
+    with_fallback,
 )
 from cmat_graph.errors import ConfigurationError
 from cmat_graph.evaluation import compare, evaluate, four_arms
+from cmat_graph.graph import create_cmat_graph
 from cmat_graph.models import load_model
 from cmat_graph.rollout import Outcome
 from cmat_graph.traces.sql import SQLTraceStore
@@ -35,6 +39,7 @@ from cmat_graph.traces.sql import SQLTraceStore
 @task_options("test")
 @click.option("--base", default="nano", show_default=True, help="nano, a model folder, a hub id, or provider:model.")
 @adapter_options()
+@fallback_options()
 @click.option(
     "--attempts", type=click.IntRange(1), default=3, show_default=True, help="Attempts of the arms with the loop."
 )
@@ -47,6 +52,8 @@ def command(
     base: str,
     adapter: str | None,
     adapters_dir: str,
+    fallback: str | None,
+    fallback_below: float,
     attempts: int,
     memory: str | None,
     memory_server: str | None,
@@ -60,12 +67,13 @@ def command(
     """Measure a base and its adapter on held-out tasks, with and without the loop.
 
     The loop is the checker (probes), reflection and retry. No arm sees a gold label. A second table counts why
-    episodes failed.
+    episodes failed. With a fallback there are two more arms: the fallback alone, and behind the model that is measured.
 
     \b
     Examples:
       cmat-graph evaluate --adapter assistant
       cmat-graph evaluate --tasks tasks.jsonl --split std --base nano --adapter assistant --json
+      cmat-graph evaluate --adapter assistant --fallback openai:gpt-5-mini --fallback-below 0.7
     """
     if not Path(out).resolve().parent.is_dir():
         raise ConfigurationError(f"no folder for --out {out}; make it first")
@@ -76,6 +84,12 @@ def command(
     tuned = load_model(base, adapter=adapter, adapters=registry) if adapter else None
     store = open_memory(memory, memory_server, embeddings)  # read, never written
     arms = four_arms(base_model, tuned, store=store, max_attempts=attempts)
+    pair = None
+    if fallback:
+        behind = load_model(fallback)
+        pair = with_fallback(tuned or base_model, behind, fallback_below)
+        arms["fallback"] = create_cmat_graph(behind, max_attempts=1).compile()
+        arms[f"{'tuned' if tuned else 'base'}+fallback"] = create_cmat_graph(pair, max_attempts=1).compile()
     traces = SQLTraceStore(traces_url) if traces_url else None
     done = 0
     with progress(f"{len(arms)} arms, {len(tasks)} tasks", len(arms) * len(tasks)) as show:
@@ -106,6 +120,8 @@ def command(
         screen.print(arms_table(results, f"{env.name}, {len(tasks)} tasks"))
         if failures := failures_table(results):
             screen.print(failures)
+    if pair is not None:
+        console.print(f"handed over: {replies_told(pair.counts)}")
     if card is not None:
         gain = compare(results[2], results[0])
         console.print(f"tuned against base, paired: {gain.mean:+.1%} ± {gain.stderr:.1%}")

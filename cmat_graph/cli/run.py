@@ -12,12 +12,15 @@ from cmat_graph.cli import print_json
 from cmat_graph.cli.shared import (
     adapter_options,
     console,
+    fallback_options,
     json_option,
     memory_options,
     open_memory,
     open_tasks,
     progress,
+    replies_told,
     task_options,
+    with_fallback,
 )
 from cmat_graph.errors import ConfigurationError
 from cmat_graph.evaluation import summarise
@@ -34,6 +37,7 @@ from cmat_graph.types import Budget
     "--assistant", default="nano", show_default=True, help="expert, nano, a model folder, a hub id, or provider:model."
 )
 @adapter_options()
+@fallback_options()
 @click.option("--checker", default="probes", show_default=True, help="none, probes, or a model as for --assistant.")
 @click.option("--reflector", help="Model that writes the lessons, as for --assistant.")
 @click.option("--attempts", type=click.IntRange(1), default=1, show_default=True, help="Attempts at one task.")
@@ -55,6 +59,8 @@ def command(
     assistant: str,
     adapter: str | None,
     adapters_dir: str,
+    fallback: str | None,
+    fallback_below: float,
     checker: str,
     reflector: str | None,
     attempts: int,
@@ -79,6 +85,7 @@ def command(
       cmat-graph run --assistant expert --split train
       cmat-graph run --tasks tasks.jsonl --assistant nano --attempts 3 --traces sqlite:///traces.db
       cmat-graph run --tasks tasks.jsonl --assistant openai:gpt-5-mini --checker openai:gpt-5-mini
+      cmat-graph run --tasks tasks.jsonl --adapter assistant --fallback openai:gpt-5-mini --fallback-below 0.7
     """
     env, tasks = open_tasks(**choice)
     registry = AdapterRegistry(adapters_dir)
@@ -86,7 +93,7 @@ def command(
     def load(name: str, adapter: str | None = None) -> Any:
         return load_model(name, adapter=adapter, adapters=registry, demonstrations=env.demonstrations)
 
-    actor = load(assistant, adapter)
+    actor = with_fallback(load(assistant, adapter), load(fallback) if fallback else None, fallback_below)
     judge: Any = {"none": None, "probes": "probes"}.get(checker) if checker in ("none", "probes") else load(checker)
     store = open_memory(memory, memory_server, embeddings)
     graph = create_cmat_graph(
@@ -104,6 +111,8 @@ def command(
     settings |= {
         name: value for name, value in (("tokens", tokens), ("seconds", seconds), ("prompts", prompts)) if value
     }
+    if fallback:
+        settings |= {"fallback": fallback, "fallback_below": fallback_below}
     earlier = _finished(traces, run, {task.id: task for task in tasks}, settings) if resume else {}
     todo = [task for task in tasks if task.id not in earlier]
     done = len(earlier)
@@ -130,8 +139,10 @@ def command(
         )
     result = summarise(run, [*earlier.values(), *played], env)
     if as_json:
+        handed = {"handed_over": actor.counts} if fallback else {}
         print_json(
-            {
+            handed
+            | {
                 "episodes": result.n,
                 "success_rate": result.success_rate,
                 "stderr": result.stderr,
@@ -143,6 +154,8 @@ def command(
     else:
         parts = ", ".join(f"{name} {value:.3f}" for name, value in result.score.items())
         click.echo(f"{result.n} episodes, solved {result.success_rate:.1%} ± {result.stderr:.1%}; score: {parts}")
+    if fallback:
+        console.print(f"handed over: {replies_told(actor.counts)}")
     console.print(f"traces: {traces.url}")
     if traces.dropped:
         console.print(f"{traces.dropped} rows of the traces could not be written: {traces.why_dropped}")

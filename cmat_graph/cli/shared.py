@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -47,6 +47,37 @@ def adapter_options() -> Decorator:
             click.option("--adapters", "adapters_dir", default="adapters", show_default=True, help="Adapter registry."),
         )
     )
+
+
+def fallback_options() -> Decorator:
+    """Add the options that put a model behind the assistant."""
+    return _all(
+        (
+            click.option("--fallback", help="Model that answers when the assistant is unsure, as for --assistant."),
+            click.option(
+                "--fallback-below",
+                type=click.FloatRange(0, 1),
+                default=0.6,
+                show_default=True,
+                help="Confidence under which it answers.",
+            ),
+        )
+    )
+
+
+def with_fallback(model: Any, fallback: Any | None, below: float) -> Any:
+    """Put a fallback behind a model, if there is one."""
+    if fallback is None:
+        return model
+    from cmat_graph.models.handover import HandOver
+
+    return HandOver(primary=model, fallback=fallback, threshold=below)
+
+
+def replies_told(counts: Mapping[str, int]) -> str:
+    """Say how many replies were handed over, and why."""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items() if reason != "replies")
+    return f"{reasons or 'none'} of {counts.get('replies', 0)} replies"
 
 
 def memory_options() -> Decorator:

@@ -15,6 +15,7 @@ from cmat_graph.nodes.lessons import Memory, Remembering
 from cmat_graph.nodes.roles import other_role
 from cmat_graph.nodes.seat import Call, Do, Flow, Turn
 from cmat_graph.state import Best, CmatState, Loop, Next
+from cmat_graph.traces import outcomes
 from cmat_graph.types import Budget, Category, Decision, Message, Phase, Session, Source, StopReason, Verdict
 
 STEPS_OF_A_ROUND = 5
@@ -174,7 +175,7 @@ def finish(turn: Turn, stopped: StopReason, change: Loop) -> Flow:
     if best is not None:
         yield from bring_to(turn, session_actions(best["done_so_far"]))
     answer = best["answer"] if best is not None else ""
-    yield from record_end(turn, stopped, answer)
+    yield from record_end(turn, stopped, answer, verdict=loop.get("verdict"))
     turn.emit("end", stopped=stopped, answer=answer)
     return {
         "cmat": {"next": "__end__", **change, "stopped": stopped, "answer": answer, "spent": turn.spent},
@@ -182,17 +183,26 @@ def finish(turn: Turn, stopped: StopReason, change: Loop) -> Flow:
     }
 
 
-def record_end(turn: Turn, stopped: StopReason, answer: str, error: str = "") -> Generator[Call | Do, Any, None]:
-    """Write down how the episode ended, with the environment's reward."""
-    if turn.recorder is None:
+def record_end(
+    turn: Turn, stopped: StopReason, answer: str, error: str = "", *, verdict: Verdict | None = None
+) -> Generator[Call | Do, Any, None]:
+    """Write down how the episode ended, with the environment's reward, and tell it whoever wants to know."""
+    episode = turn.loop.get("episode", "")
+    wanted = outcomes.anyone_listens() and True
+    if turn.recorder is None and not wanted:  # nobody looks at a gold label for nothing
         return
     session = turn.context.session
     reward: float | None = None
     if session is not None and not error:
         reward = yield Do(of_environment, session.score)
-    turn.recorder.finish(
-        reward=reward, stopped=stopped, attempts=turn.loop.get("attempt", 1), answer=answer, error=error
-    )
+    if turn.recorder is not None:
+        turn.recorder.finish(
+            reward=reward, stopped=stopped, attempts=turn.loop.get("attempt", 1), answer=answer, error=error
+        )
+    judged = verdict is not None and verdict["source"] != "environment"  # an answer that just stands is no success
+    if wanted and (session is not None or error or judged):
+        success = stopped == "passed" if reward is None else reward >= 1.0
+        yield Do(outcomes.tell, episode, success)
 
 
 def out_of(turn: Turn, budget: Budget | None) -> StopReason | None:

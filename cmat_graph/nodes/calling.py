@@ -29,6 +29,7 @@ from cmat_graph.errors import ConfigurationError
 from cmat_graph.memory.short_term import notice
 from cmat_graph.nodes.seat import Call, Do, Turn
 from cmat_graph.state import Loop
+from cmat_graph.traces import outcomes
 from cmat_graph.types import Budget, Message
 
 Prompts = Mapping[str, str | Path] | str | Path
@@ -94,9 +95,13 @@ def ask(
     """Call a speaker for a node and count what it used; the recorder sees the call by itself."""
     given: list[BaseMessage] = [m if isinstance(m, BaseMessage) else to_langchain(m) for m in messages]
     config, call = turn.asking, ""
+    told: dict[str, Any] = {}
+    if outcomes.anyone_listens():
+        told["cmat_episode"] = turn.loop.get("episode", "")
     if turn.recorder is not None:
         call = turn.recorder.new_call()
-        told = {"cmat_call": call, "cmat_node": node, "cmat_attempt": turn.loop.get("attempt", 1)}
+        told |= {"cmat_call": call, "cmat_node": node, "cmat_attempt": turn.loop.get("attempt", 1)}
+    if told:
         config = config or turn.config
         config = {**config, "metadata": {**config.get("metadata", {}), **told}}
     start = time.perf_counter()

@@ -19,6 +19,8 @@ from langchain_core.outputs import LLMResult
 from cmat_graph.traces.base import TraceStore
 from cmat_graph.types import Message, Reflection, Step, StopReason, Task, ToolCall, Verdict
 
+_TOLD = ("confidence", "raw_confidence", "handed_over", "hand_over_reason")
+"""What is kept of a reply's `response_metadata`, besides who answered."""
 _ROLES = {"human": "user", "ai": "assistant", "system": "system", "tool": "tool"}
 
 
@@ -119,6 +121,7 @@ class Recorder(BaseCallbackHandler):
                 seconds=time.perf_counter() - begun["start"],
                 model=str(named.get("model_name") or begun["model"]),
                 adapter=str(named.get("adapter") or ""),
+                told={name: named[name] for name in _TOLD if named.get(name) is not None},
             ),
         )
 

@@ -252,7 +252,7 @@ class SQLTraceStore:
             steps: dict[str, list[Step]] = {}
             for row in connection.execute(_of(tables.steps, tables.steps.c.episode_id, ids)):
                 values = {name: row._mapping[name] for name in _FIELDS}
-                for name, empty in (("key", ""), ("tool_calls", []), ("tools", [])):  # rows of schema 1 have none
+                for name, empty in (("key", ""), ("tool_calls", []), ("tools", []), ("told", {})):  # old rows have none
                     values[name] = values[name] or empty
                 steps.setdefault(row.episode_id, []).append(Step(**values))
             lessons: dict[str, list[Any]] = {}

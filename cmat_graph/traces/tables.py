@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class Instant(sa.TypeDecorator[datetime]):
@@ -72,6 +72,7 @@ steps = sa.Table(
     sa.Column("seconds", sa.Float, nullable=False, default=0.0),
     sa.Column("model", sa.String(200), nullable=False, default=""),
     sa.Column("adapter", sa.String(200), nullable=False, default=""),
+    sa.Column("told", sa.JSON),
     sa.Column("created", Instant, nullable=False, default=_now),
 )
 
@@ -95,5 +96,5 @@ actions = sa.Table(
 )
 """Tool calls that were begun, by attempt and round: what a run that was killed must not begin again."""
 
-ADDED = {2: (episodes.c.roles, steps.c.key, steps.c.tool_calls, steps.c.tools)}
+ADDED = {2: (episodes.c.roles, steps.c.key, steps.c.tool_calls, steps.c.tools), 3: (steps.c.told,)}
 """Columns that each schema version brought, for databases written before."""
