@@ -21,6 +21,7 @@ COMMANDS = {
     "memory": "Look at the lessons, judge them, and keep their store in order.",
     "prompts": "Show the nodes' prompts, and copy them out to be changed.",
     "run": "Play tasks with the graph and record them.",
+    "serve": "Serve base and adapters to OpenAI clients.",
     "traces": "Look at what was recorded.",
 }
 
