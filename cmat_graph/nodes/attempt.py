@@ -188,7 +188,7 @@ def record_end(
 ) -> Generator[Call | Do, Any, None]:
     """Write down how the episode ended, with the environment's reward, and tell it whoever wants to know."""
     episode = turn.loop.get("episode", "")
-    wanted = outcomes.anyone_listens() and True
+    wanted = outcomes.anyone_listens() and (yield Do(outcomes.anyone_wants, episode))
     if turn.recorder is None and not wanted:  # nobody looks at a gold label for nothing
         return
     session = turn.context.session

@@ -36,6 +36,10 @@ class HandOver(PairChatModel):
     `handed_over`, why (`hand_over_reason`: `unsure`, `failed` or `invalid`) and how sure the small model was; the
     usage is that of both, so budgets hold, at the price of the one that answered.
 
+    A primary that is down is answered for, and while the fallback is down an unsure reply stands. Beside `failures` and
+    `fallback_failures` that is what providers' clients raise when they cannot connect, are told to slow down or find a
+    broken server; anything else, such as a wrong key, is raised.
+
     Args:
         primary: Answers first. It has to say how sure it is: a `TinyAgent` does, and a model that returns OpenAI's
             log-probabilities (`logprobs=True`).
@@ -45,9 +49,6 @@ class HandOver(PairChatModel):
             calibrated (`cmat-graph adapters calibrate`).
         failures: Exceptions of the primary that the fallback answers for.
         fallback_failures: Exceptions of the fallback that tell that it is down; an unsure reply stands then.
-
-    What providers' clients raise when they cannot connect, are told to slow down or find a broken server counts as
-    both; anything else, such as a wrong key, is raised.
 
     Example:
         >>> from langchain_core.messages import AIMessage
@@ -236,16 +237,16 @@ class HandOver(PairChatModel):
     def _stands(self, first: First, reason: str, exc: Exception) -> AIMessage:
         """Let an unsure reply stand while the fallback cannot do better; raise what is a mistake, or cannot stand."""
         if isinstance(exc, OutputParserException):
-            trouble = "the fallback answered with none of the choices"
+            trouble, counted = "the fallback answered with none of the choices", "fallback_invalid"
         elif is_outage(exc, self.fallback_failures):
-            trouble = "the fallback is down"
+            trouble, counted = "the fallback is down", "fallback_down"
         else:
             raise exc
         if reason != "unsure" or isinstance(first, Exception):
             raise exc
         logger.warning("%s, so an unsure reply stands: %s: %s", trouble, type(exc).__name__, exc)
         with self._lock:
-            self._counts["fallback_down"] += 1
+            self._counts[counted] += 1
         return _told(first, handed_over=False, hand_over_reason=f"unsure, but {trouble}")
 
 

@@ -120,6 +120,7 @@ def test_an_answer_that_is_no_choice_lets_the_unsure_one_stand(model):
     reply = pair.invoke("?", choices=YES_NO)
     assert (reply.text, reply.response_metadata["handed_over"]) == ("no", False)
     assert "none of the choices" in reply.response_metadata["hand_over_reason"]
+    assert pair.counts == {"replies": 1, "unsure": 1, "fallback_invalid": 1}
     failing = HandOver(primary=model(EngineError("NaN")), fallback=model("It depends."))
     with pytest.raises(OutputParserException, match="none of the 2 choices"):
         failing.invoke("?", choices=YES_NO)
