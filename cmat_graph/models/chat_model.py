@@ -51,7 +51,7 @@ class TinyAgent(BaseChatModel):
 
     """
 
-    model_config = ConfigDict(populate_by_name=True, arbitrary_types_allowed=True, extra="forbid")
+    model_config = ConfigDict(populate_by_name=True, arbitrary_types_allowed=True)
 
     model_name: str = Field(default="nano", alias="model")
     """The base: `nano`, a folder or a hub id."""
@@ -110,7 +110,7 @@ class TinyAgent(BaseChatModel):
 
         Args:
             source: An adapter's card (its base is loaded with it), or a base: `nano`, a folder, a hub id.
-            adapter: A card, or the name of an adapter in `adapters`: `node/name`, or a node for its promoted or else its
+            adapter: A card, or the name of an adapter in `adapters`: `node/name`, or a node for its promoted or else
                 newest one as it is now. A later promotion changes nothing here; `model="node"` in a call looks anew.
             adapters: The adapter registry, or its folder.
             dtype: A torch dtype name.
@@ -130,6 +130,9 @@ class TinyAgent(BaseChatModel):
         """
         from cmat_graph.models.engine import shared_engine
 
+        known = set(cls.model_fields) | {field.alias for field in cls.model_fields.values()}
+        if unknown := set(settings) - known:
+            raise ConfigurationError(f"a TinyAgent has no {', '.join(sorted(unknown))}; see its fields")
         registry = adapters if isinstance(adapters, AdapterRegistry) else AdapterRegistry(adapters)
         if isinstance(source, AdapterCard):
             source, adapter = source.base, source

@@ -457,10 +457,12 @@ def test_a_stop_string_need_not_stand_in_a_list():
     assert scripted("Go on. Action", stop="Action").invoke("?").text == "Go on. "
 
 
-@pytest.mark.parametrize("wrong", [{"temperature": -1}, {"temprature": 1}])
+@pytest.mark.parametrize("wrong", [{"temperature": -1}, {"seed": 2**70}])
 def test_a_wrong_field_is_refused_when_the_model_is_made(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         scripted("ok", **wrong)
+    with pytest.raises(ConfigurationError, match="temprature"):
+        TinyAgent.load("nano", temprature=1)
 
 
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])

@@ -9,7 +9,7 @@ import json
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -26,6 +26,8 @@ except ImportError as exc:
     raise MissingExtraError.of("local", exc) from exc
 
 MOST_CHOICES = 1_000
+MOST_PROPERTIES = 400
+"""Of one object; of more, llguidance 1.9 cannot keep in mind which may come."""
 LARGEST = 200_000
 """Characters of a grammar: larger ones take seconds to read."""
 KEPT = 64
@@ -162,6 +164,10 @@ class Grammars:
             grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema or {}))
         except (ValueError, TypeError) as exc:
             raise ConfigurationError(f"{what} is no JSON schema: {exc}") from exc
+        if (most := _most_properties(schema)) > MOST_PROPERTIES:
+            raise ConfigurationError(f"{what} has an object of {most:,} properties; {MOST_PROPERTIES} at most")
+        if special := next(filter(self._cut.search, _values(schema)), None):
+            raise ConfigurationError(f"{what} holds {special!r}, a token that only the model's template may write")
         if error := LLMatcher.validate_grammar(grammar, self._tokenizer):
             raise ConfigurationError(
                 f"{what} asks for what constrained decoding cannot enforce: {_first_line(error)}; "
@@ -229,6 +235,34 @@ def _bounds(schema: Mapping[str, Any], most: int) -> dict[str, int]:
 
 _BY_NAME = {"properties", "patternProperties", "$defs", "definitions"}
 _VALUES = {"enum", "const", "default", "examples", "required"}
+
+
+def _most_properties(schema: Any) -> int:
+    if isinstance(schema, list):
+        return max(map(_most_properties, schema), default=0)
+    if not isinstance(schema, Mapping):
+        return 0
+    named = schema.get("properties")
+    own = len(named) if isinstance(named, Mapping) else 0
+    return max(own, *map(_most_properties, schema.values())) if schema else 0
+
+
+def _values(schema: Any) -> Iterator[str]:
+    """Yield the texts that a schema demands as they are: names of properties, and values."""
+    if isinstance(schema, list):
+        for each in schema:
+            yield from _values(each)
+    elif isinstance(schema, Mapping):
+        for key, value in schema.items():
+            if key in ("properties", "required") and isinstance(value, Mapping | list):
+                yield from map(str, value)
+            if key in ("enum", "const"):
+                yield from (value,) if isinstance(value, str) else filter(_is_text, value if key == "enum" else ())
+            yield from _values(value)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _first_line(error: str) -> str:

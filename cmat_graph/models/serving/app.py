@@ -112,12 +112,12 @@ class _KeyGuard:
 
     def __init__(self, app: ASGIApp, api_key: str) -> None:
         self._app = app
-        self._wanted = f"Bearer {api_key}".encode()
+        self._wanted = api_key.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] != "/health":
-            shown = dict(scope["headers"]).get(b"authorization", b"")
-            if not hmac.compare_digest(shown, self._wanted):
+            scheme, _, shown = dict(scope["headers"]).get(b"authorization", b"").partition(b" ")
+            if scheme.lower() != b"bearer" or not hmac.compare_digest(shown.strip(), self._wanted):
                 asks = {"WWW-Authenticate": "Bearer"}
                 no = Refusal(401, "wrong API key, or none", code="invalid_api_key", headers=asks)
                 await _told(no)(scope, receive, send)

@@ -54,7 +54,7 @@ class Catalogue:
         """Load an adapter's folder under a name.
 
         Raises:
-            Refusal: The folder is outside the registry, or the name is taken.
+            Refusal: The folder is outside the registry, or the name is taken or another adapter's own.
             AdapterNotFoundError: There is no adapter in it.
 
         """
@@ -64,7 +64,10 @@ class Catalogue:
             raise Refusal(
                 400, f"the adapter {name!r} is loaded already; replace it with load_inplace", param="lora_name"
             )
-        self._adapters.load(self._card_at(path), name=name)
+        card = self._card_at(path)
+        if name != card.id and any(name == each.id for each in self._cards()):
+            raise Refusal(400, f"{name!r} is another adapter's own name; choose another", param="lora_name")
+        self._adapters.load(card, name=name)
 
     def unload(self, name: str) -> None:
         """Unload what has this name.

@@ -15,6 +15,8 @@ from stub import vllm
 from cmat_graph.errors import AdapterMismatchError, AdapterNotFoundError, ServerError
 from cmat_graph.models.serving import LocalAdapters, VLLMAdapters
 
+HELLO = [{"role": "user", "content": "Hello"}]
+
 
 @pytest.fixture(params=["local", "vllm", "our own server"])
 def server(request, registry):
@@ -140,17 +142,25 @@ def test_a_model_is_the_base_an_adapter_or_a_node(client, registry, clerk, model
 
 def test_a_node_answers_only_by_what_is_promoted(client, registry, clerk):
     new = register(registry, "new")
-    with pytest.raises(openai.NotFoundError, match="none of its adapters is promoted.*assistant/new") as told:
-        ask(client, "assistant")
+    with pytest.raises(openai.NotFoundError, match=r"none of its adapters is promoted.*assistant/new") as told:
+        client.chat.completions.create(model="assistant", messages=HELLO)
     assert told.value.code == "model_not_found"
     assert not clerk.calls
     registry.promote(new)
     register(registry, "assistant", node="checker")  # an adapter that is called like the node
-    ask(client, "assistant")
+    client.chat.completions.create(model="assistant", messages=HELLO)
     assert clerk.calls[0][1]["model"] == "assistant/new"
     (registry.root / "assistant" / "current").write_text("lost")
     with pytest.raises(openai.NotFoundError, match="'assistant/lost' is gone"):
-        ask(client, "assistant")
+        client.chat.completions.create(model="assistant", messages=HELLO)
+
+
+def test_an_adapter_s_own_name_means_no_other(url, registry):
+    for name in ("one", "two"):
+        register(registry, name)
+    body = {"lora_name": "assistant/one", "lora_path": "assistant/two", "load_inplace": True}
+    refused = httpx.post(f"{url}/v1/load_lora_adapter", json=body)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "lora_name")
 
 
 def test_what_is_promoted_while_the_server_runs_answers_from_then_on(client, registry, clerk):
