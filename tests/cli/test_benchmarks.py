@@ -86,3 +86,60 @@ def test_the_store_benchmark_prints_its_figures(call):
     ]
     assert figures["recall_vs_exact"]["value"] >= 0.99
     assert all({"value", "target", "ok", "detail"} <= set(figure) for figure in figures.values())
+
+
+@pytest.fixture
+def tiny_engine_benchmark(monkeypatch):
+    benchmark = load_benchmark("engine")
+    monkeypatch.setattr(benchmark, "SHAPE", benchmark.SHAPE | {"hidden_size": 80, "num_hidden_layers": 2})
+    for name, value in {"NEW": 4, "MOST": 48, "BATCH": 6, "QUESTION": 100, "CALLS": 96, "SHORT": 3}.items():
+        monkeypatch.setattr(benchmark, name, value)
+    return benchmark
+
+
+@pytest.mark.slow
+def test_the_engine_benchmark_prints_its_figures(call, tiny_engine_benchmark):
+    code, out, _ = call("bench", "engine", "--size", 1, "--json")
+    assert code == 0
+    figures = {figure["metric"]: figure for figure in map(json.loads, out.splitlines())}
+    assert list(figures)[:11] == [
+        "tokens_per_s_vs_chathuggingface",
+        "tokens_per_s_vs_raw_batch",
+        "mixed_vs_peft_mixed",
+        "mixed_vs_single_adapter",
+        "mixed_equal_to_peft",
+        "single_vs_raw",
+        "prefix_ttft_ratio",
+        "memory_6_adapters_ratio",
+        "contended_vs_quiet",
+        "swap_ms",
+        "swap_wrong_outputs",
+    ]
+    assert figures["mixed_equal_to_peft"]["value"] == 1.0
+    assert figures["swap_wrong_outputs"]["value"] == 0
+
+
+@pytest.mark.slow
+def test_larger_shapes_are_measured_beside_the_bandwidth_of_their_memory(tiny_engine_benchmark):
+    shapes = {"tiny": tiny_engine_benchmark.SHAPE | {"num_key_value_heads": 5, "vocab_size": 1024}}
+    (figure,) = tiny_engine_benchmark.on_gpu(shapes, device="cpu")
+    assert set(figure["detail"]["tokens_per_s"]) == {"1", "32", "128"}
+
+
+def test_a_reply_of_a_version_that_was_not_current_is_wrong():
+    benchmark = load_benchmark("engine")
+    traffic = benchmark.Traffic(None, [], [], 0)
+    traffic.swaps = [benchmark.Swap(0, 0.0, 1.0), benchmark.Swap(1, 5.0, 6.0)]
+    expected = {(0, 0): ([7], [-0.5]), (0, 1): ([8], [-0.1])}
+
+    def wrong(sent, token, logprob):
+        reply = SimpleNamespace(tokens=[token], logprobs=[logprob])
+        traffic.calls = [benchmark.Call(0, sent, sent + 0.1, reply)]
+        return traffic.judge(expected)[0]
+
+    assert not wrong(2.0, 7, -0.5)
+    assert not wrong(5.5, 7, -0.5)
+    assert not wrong(5.5, 8, -0.1)
+    assert wrong(2.0, 8, -0.1)
+    assert wrong(7.0, 7, -0.5)
+    assert wrong(2.0, 7, -0.6)

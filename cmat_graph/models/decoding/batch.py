@@ -150,7 +150,8 @@ class Batch:
         first = size[id(waiting[0])]
         chosen = [row for row in waiting if max(size[id(row)], first) <= UNEVEN * min(size[id(row)], first) + PAD_TO]
         longest = max(size[id(row)] for row in chosen)
-        return chosen[: max(1, min(self.fill_rows, FILL_TOKENS // longest))]
+        chosen = chosen[: max(1, min(self.fill_rows, FILL_TOKENS // longest))]
+        return sorted(chosen, key=lambda row: row.adapter)  # so that each adapter's prompts lie together
 
     def fill(self, chosen: Sequence[Row]) -> None:
         """Read the next piece of some rows' prompts; those that are through draw their first token."""

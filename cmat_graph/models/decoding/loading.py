@@ -66,6 +66,8 @@ def load_base(base: str, *, dtype: str | None, device: str | None, quantize: str
     if tokenizer.chat_template is None:
         raise ModelNotFoundError(f"base {base!r} has no chat template; take an instruction-tuned model")
     model.eval().requires_grad_(False)
+    if on_cpu and model.dtype == torch.float32:
+        _lay_out(model)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     config = model.config.get_text_config(decoder=True)
@@ -79,6 +81,14 @@ def load_base(base: str, *, dtype: str | None, device: str | None, quantize: str
         column_bytes=_column_bytes(config) * model.dtype.itemsize,
         ends=frozenset([ends] if isinstance(ends, int) else ends or ()),
     )
+
+
+def _lay_out(model: Any) -> None:
+    """Store linear weights by columns: MKL multiplies a batch of a few rows with them a third faster so."""
+    tied = model.get_input_embeddings().weight
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear) and module.weight is not tied:
+            module.weight.data = module.weight.data.t().contiguous().t()
 
 
 def _ropes(parameters: Any) -> set[str]:

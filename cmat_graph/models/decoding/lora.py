@@ -50,6 +50,8 @@ class Plan:
     """Of each row."""
     slots: tuple[int, ...]
     """The adapters' places in the banks, ascending."""
+    segments: tuple[tuple[int, int], ...] | None
+    """First and last row of each adapter's group, where its rows lie together."""
     size: int
     """Rows in each group, the smaller ones filled up."""
     moves: tuple[torch.Tensor, torch.Tensor] | None
@@ -133,8 +135,10 @@ class Mixer:
         slots = tuple(sorted(groups))
         size = max(map(len, groups.values()))
         order = [row for slot in slots for row in groups[slot]]
+        together = all(rows[-1] - rows[0] + 1 == len(rows) for rows in groups.values())
+        segments = tuple((groups[slot][0], groups[slot][-1] + 1) for slot in slots) if together else None
         if order == list(range(len(keys))) and len(order) == size * len(slots):
-            self.plan = Plan(len(keys), tokens, slots, size, None, None)
+            self.plan = Plan(len(keys), tokens, slots, segments, size, None, None)
             return
         device = self._model.device
         filled = [(*groups[slot], *[groups[slot][0]] * (size - len(groups[slot]))) for slot in slots]
@@ -144,7 +148,7 @@ class Mixer:
             kept = torch.tensor(
                 [g * size + i for g, s in enumerate(slots) for i in range(len(groups[s]))], device=device
             )
-        self.plan = Plan(len(keys), tokens, slots, size, (take, torch.tensor(order, device=device)), kept)
+        self.plan = Plan(len(keys), tokens, slots, segments, size, (take, torch.tensor(order, device=device)), kept)
 
 
 class MixedLinear:
@@ -204,6 +208,11 @@ class MixedLinear:
     def _added(self, x: torch.Tensor, y: torch.Tensor, plan: Plan) -> torch.Tensor:
         a, b = self._banks(plan.slots)
         groups, width = len(plan.slots), b.shape[2]
+        if plan.segments is not None and (groups == 1 or plan.tokens > 1):  # whole prompts: copying them costs most
+            for group, (first, last) in enumerate(plan.segments):
+                change = x[first:last].reshape(-1, x.shape[-1]) @ a[group]
+                y[first:last].view(-1, width).addmm_(change, b[group])
+            return y
         if plan.moves is None:
             h = torch.bmm(x.reshape(groups, -1, x.shape[-1]), a)
             return y.view(groups, -1, width).baddbmm_(h, b).view(y.shape)

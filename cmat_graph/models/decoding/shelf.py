@@ -21,8 +21,8 @@ from cmat_graph.errors import (
 from cmat_graph.models.decoding.lora import AdapterWeights
 from cmat_graph.models.decoding.rows import LoadedAdapter
 
-Do = Callable[[Callable[[], None]], None]
-"""Has the worker do something between two steps, and waits for it."""
+Do = Callable[[Callable[[], None], bool], None]
+"""Has the worker do something between two steps, and waits for it if wanted."""
 
 
 class Shelf:
@@ -89,7 +89,7 @@ class Shelf:
                 self._bring(key, card, weights_hash)
             self._cards[key] = card
             before, self._names[name or card.id] = self._names.get(name or card.id, key), key
-            self._drop_unnamed(before)
+            self._drop_unnamed(before, wait=False)
         return key
 
     def unload(self, name: str) -> None:
@@ -157,7 +157,7 @@ class Shelf:
             if self._held() + weights.bytes > self._budget:
                 self._drop(old)
         try:
-            self._do(lambda: self._put(key, weights))
+            self._do(lambda: self._put(key, weights), True)
         except (RuntimeError, MemoryError) as exc:
             if isinstance(exc, CmatError):
                 raise
@@ -184,16 +184,16 @@ class Shelf:
         with self._loading:
             yield
 
-    def _drop_unnamed(self, key: str) -> None:
+    def _drop_unnamed(self, key: str, *, wait: bool = True) -> None:
         if key not in self._names.values():
-            self._drop(key)
+            self._drop(key, wait=wait)
 
-    def _drop(self, key: str) -> None:
+    def _drop(self, key: str, *, wait: bool = True) -> None:
         """Take an adapter's weights out, unless requests need them."""
         with self._lock:
             if self._in_use[key] or self._sizes.pop(key, None) is None:
                 return
-        self._do(lambda: self._take(key))
+        self._do(lambda: self._take(key), wait)
 
     def _unknown(self, adapter: str) -> AdapterNotFoundError:
         known = ", ".join(sorted(self._names)) or "none"

@@ -114,14 +114,15 @@ class Worker:
         """Whether the caller is the worker's own thread."""
         return threading.current_thread() is self._thread
 
-    def do(self, work: Callable[[], None]) -> None:
-        """Have the thread do something between two steps, and wait for it."""
+    def do(self, work: Callable[[], None], wait: bool = True) -> None:
+        """Have the thread do something between two steps, and wait for it if wanted."""
         if self.is_this_thread:
             work()
             return
         job = Job(work)
         self.send(job)
-        job.done.result()
+        if wait:
+            job.done.result()
 
     def close(self) -> None:
         """Stop the thread; requests that wait fail."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 from random_weights import Lone, make_adapter
@@ -258,4 +260,5 @@ def test_after_a_while_as_many_rows_as_before_are_tried_again(engine, monkeypatc
     seen = 0
     while not pending[-1].future.done():
         seen = max(seen, len(engine._worker.batch.rows))
+        time.sleep(0.002)
     assert seen > 8
