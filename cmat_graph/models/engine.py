@@ -59,7 +59,8 @@ class EngineSettings:
     cache_bytes: int = 2048 * MiB
     """Memory for the keys and values of requests under way."""
     threads: int | None = None
-    """Threads of torch; None leaves its own number."""
+    """Threads of torch; None takes one for a small model on a CPU, where more only wait for each other, and else leaves
+    torch's own number."""
 
     def __post_init__(self) -> None:
         least = {
@@ -148,7 +149,7 @@ class Engine:
             finish=self._finish,
             came=lambda row: self._room.release(),
             ended=self._ended,
-            threads=settings.threads,
+            threads=settings.threads or (1 if loaded.is_small else None),
             name=f"engine {base}",
         )
         self._shelf = Shelf(
