@@ -27,6 +27,8 @@ QUIET_SECONDS = 0.002
 """An idle worker waits this long for company before it starts."""
 LEAST_PIECE = 32
 """Shorter pieces of a prompt would not help when memory runs out."""
+FIRST_FILLS = 4
+"""Prompts are read this often before the first step; beside rows that decode once a step."""
 PATIENCE = 256
 """Steps that must go well after memory ran out, before more is tried again."""
 KEPT_BYTES = 64 << 20
@@ -194,10 +196,9 @@ class Worker:
             for row in waited:
                 self._over(row) if row.pending.cancelled else self._waiting.append(row)
         self._admit()
-        if batch.is_filling:
-            chosen = batch.next_fill()
-            self._guarded(lambda: batch.fill(chosen), chosen, self._fill_less)
-            self._hand_out()
+        for _ in range(1 if batch.is_decoding else FIRST_FILLS):  # those that come together go on together
+            if batch.is_filling:
+                self._fill()
         if batch.is_decoding:
             self.steps += 1
             self._guarded(batch.step, [row for row in batch.rows if row.tokens], self._decode_less)
@@ -205,6 +206,11 @@ class Worker:
         self._recover()
         if not batch.rows and batch.cache.bytes > KEPT_BYTES:
             batch.cache.release()
+
+    def _fill(self) -> None:
+        chosen = self.batch.next_fill()
+        self._guarded(lambda: self.batch.fill(chosen), chosen, self._fill_less)
+        self._hand_out()
 
     def _recover(self) -> None:
         """Some time after memory ran out, try again as many rows as before."""
