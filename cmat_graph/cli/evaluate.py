@@ -53,7 +53,7 @@ def command(
     adapter: str | None,
     adapters_dir: str,
     fallback: str | None,
-    fallback_below: float,
+    fallback_below: float | None,
     attempts: int,
     memory: str | None,
     memory_server: str | None,
@@ -84,10 +84,9 @@ def command(
     tuned = load_model(base, adapter=adapter, adapters=registry) if adapter else None
     store = open_memory(memory, memory_server, embeddings)  # read, never written
     arms = four_arms(base_model, tuned, store=store, max_attempts=attempts)
-    pair = None
-    if fallback:
-        behind = load_model(fallback)
-        pair = with_fallback(tuned or base_model, behind, fallback_below)
+    behind = load_model(fallback) if fallback else None
+    pair = with_fallback(tuned or base_model, behind, fallback_below)
+    if behind is not None:
         arms["fallback"] = create_cmat_graph(behind, max_attempts=1).compile()
         arms[f"{'tuned' if tuned else 'base'}+fallback"] = create_cmat_graph(pair, max_attempts=1).compile()
     traces = SQLTraceStore(traces_url) if traces_url else None
@@ -120,7 +119,7 @@ def command(
         screen.print(arms_table(results, f"{env.name}, {len(tasks)} tasks"))
         if failures := failures_table(results):
             screen.print(failures)
-    if pair is not None:
+    if behind is not None:
         console.print(f"handed over: {replies_told(pair.counts)}")
     if card is not None:
         gain = compare(results[2], results[0])

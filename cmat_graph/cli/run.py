@@ -60,7 +60,7 @@ def command(
     adapter: str | None,
     adapters_dir: str,
     fallback: str | None,
-    fallback_below: float,
+    fallback_below: float | None,
     checker: str,
     reflector: str | None,
     attempts: int,
@@ -112,7 +112,7 @@ def command(
         name: value for name, value in (("tokens", tokens), ("seconds", seconds), ("prompts", prompts)) if value
     }
     if fallback:
-        settings |= {"fallback": fallback, "fallback_below": fallback_below}
+        settings |= {"fallback": fallback, "fallback_below": actor.threshold}
     earlier = _finished(traces, run, {task.id: task for task in tasks}, settings) if resume else {}
     todo = [task for task in tasks if task.id not in earlier]
     done = len(earlier)

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from cmat_graph.errors import ConfigurationError
 from cmat_graph.evaluation import ArmResult
 
 console = Console(stderr=True, highlight=False, markup=False)
@@ -49,6 +50,9 @@ def adapter_options() -> Decorator:
     )
 
 
+FALLBACK_BELOW = 0.6
+
+
 def fallback_options() -> Decorator:
     """Add the options that put a model behind the assistant."""
     return _all(
@@ -57,21 +61,26 @@ def fallback_options() -> Decorator:
             click.option(
                 "--fallback-below",
                 type=click.FloatRange(0, 1),
-                default=0.6,
-                show_default=True,
-                help="Confidence under which it answers.",
+                help=f"Confidence under which it answers.  [default: {FALLBACK_BELOW}]",
             ),
         )
     )
 
 
-def with_fallback(model: Any, fallback: Any | None, below: float) -> Any:
-    """Put a fallback behind a model, if there is one."""
+def with_fallback(model: Any, fallback: Any | None, below: float | None) -> Any:
+    """Put a fallback behind a model, if there is one.
+
+    Raises:
+        ConfigurationError: There is a threshold, and nothing to fall back on.
+
+    """
     if fallback is None:
+        if below is not None:
+            raise ConfigurationError("--fallback-below needs a model to fall back on; name it with --fallback")
         return model
     from cmat_graph.models.handover import HandOver
 
-    return HandOver(primary=model, fallback=fallback, threshold=below)
+    return HandOver(primary=model, fallback=fallback, threshold=FALLBACK_BELOW if below is None else below)
 
 
 def replies_told(counts: Mapping[str, int]) -> str:

@@ -28,6 +28,11 @@ class ExpertChatModel(BaseChatModel):
     def _llm_type(self) -> str:
         return "expert"
 
+    def _begun(self, text: str) -> Sequence[str] | None:
+        """Find the task below which lessons, or a notice of what was left out, were put."""
+        known = [task for task in self.demonstrations if text.startswith(f"{task}\n\n")]
+        return self.demonstrations[max(known, key=len)] if known else None
+
     def _generate(
         self,
         messages: list[BaseMessage],
@@ -36,7 +41,7 @@ class ExpertChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         task = next((str(m.text) for m in messages if m.type == "human"), "")
-        replies = self.demonstrations.get(task.split("\n\nLessons from earlier attempts:")[0])
+        replies = self.demonstrations.get(task) or self._begun(task)
         if replies is None:
             raise ModelNotFoundError("the expert knows no demonstration of this task; it can only play its own tasks")
         # A turn that the checker sent back is played again: the expert knows that it is right.

@@ -51,6 +51,16 @@ def test_run_prints_its_result_last_and_nothing_else(call):
     assert "traces: sqlite:///t.db" in err
 
 
+@pytest.mark.slow
+def test_a_small_model_hands_over_to_a_fallback_whatever_its_window_left_out(call):
+    words = ["run", "--fallback", "expert", "--fallback-below", 0.9, "--size", 48, "--attempts", 2, "--json"]
+    code, out, _ = call(*words, "--traces", "sqlite:///t.db")
+    result = json.loads(out)
+    assert (code, result["episodes"]) == (0, 48)
+    assert result["handed_over"]["unsure"] > 0
+    assert result["success_rate"] > 0.8
+
+
 def test_run_reads_a_real_task_file(call, dbbench):
     code, out, _ = call("run", "--tasks", dbbench, "--assistant", "expert", "--json", "--limit", 40)
     result = json.loads(out)
@@ -108,6 +118,8 @@ def test_what_was_recorded_can_be_looked_at(call):
         (["run", "--memory", "bad.jsonl"], "cannot open the lesson store"),
         (["evaluate", "--adapter", "none"], "no adapter 'none'"),
         (["evaluate", "--base", "unknown"], "no model 'unknown'"),
+        (["run", "--fallback-below", "0.5"], "name it with --fallback"),
+        (["evaluate", "--fallback-below", "0.5"], "name it with --fallback"),
         (["distill"], "nothing to train 'assistant' on"),
         (["distill", "--node", "nobody"], "no adapter can be distilled for 'nobody'"),
         (["distill", "--epochs", "0"], "must be positive"),

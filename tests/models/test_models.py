@@ -114,6 +114,10 @@ def test_the_expert_plays_only_its_own_tasks(env):
     assert isinstance(expert, ExpertChatModel)
     with pytest.raises(ModelNotFoundError, match="no demonstration"):
         expert.invoke("Something else")
+    task = env.tasks()[0].prompt
+    alone = expert.invoke(task).text
+    for below in ("Lessons from earlier attempts:\n- Look first.", "[2 earlier messages were left out]"):
+        assert expert.invoke(f"{task}\n\n{below}").text == alone
     with pytest.raises(ConfigurationError):
         load_model("expert")
 
