@@ -27,7 +27,7 @@ except ImportError as exc:
 
 from cmat_graph.adapters import AdapterCard
 from cmat_graph.bases import resolve_base
-from cmat_graph.errors import ConfigurationError, EngineBusyError, PromptTooLongError
+from cmat_graph.errors import ConfigurationError, EngineBusyError, EngineError, PromptTooLongError
 from cmat_graph.models.decoding.batch import Batch
 from cmat_graph.models.decoding.loading import load_base
 from cmat_graph.models.decoding.prefixes import Prefixes
@@ -121,6 +121,7 @@ class Engine:
         quantize: str | None = None,
         settings: EngineSettings = EngineSettings(),
     ) -> None:
+        _mark_process()
         loaded = load_base(base, dtype=dtype, device=device, quantize=quantize)
         self.base = base
         self.base_hash = loaded.hash
@@ -373,6 +374,18 @@ class Engine:
 
 _engines: dict[tuple[Any, ...], Engine] = {}
 _engines_lock = threading.Lock()
+_process = 0  # the process whose torch has run a model
+
+
+def _mark_process() -> None:
+    """Refuse to go on after a fork: torch's thread pools do not live through one, a model in the child hangs."""
+    global _process
+    if _process not in (0, os.getpid()):
+        raise EngineError(
+            "the process that forked this one had loaded a model, and torch cannot run one in the child; "
+            'start it with multiprocessing.get_context("spawn"), or load models after the fork only'
+        )
+    _process = os.getpid()
 
 
 def shared_engine(
@@ -388,7 +401,7 @@ def shared_engine(
 
 
 def _forget() -> None:
-    """In a forked child no worker runs: the engines are loaded anew there."""
+    """In a forked child no worker runs, and the lock may be held by a thread that is not there."""
     global _engines_lock
     _engines_lock = threading.Lock()
     _engines.clear()

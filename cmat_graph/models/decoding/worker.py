@@ -104,7 +104,10 @@ class Worker:
         """
         with self._lock:
             if self._process != os.getpid():
-                raise EngineError("this engine belongs to the process that forked this one; load the model anew")
+                raise EngineError(
+                    "this engine belongs to the process that forked this one; "
+                    "start processes with spawn, or load models after the fork"
+                )
             if self.closed:
                 raise _gone()
             if isinstance(item, Row):

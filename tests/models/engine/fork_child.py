@@ -1,12 +1,15 @@
 """What a forked child does; in a module of its own, so that it can be sent there."""
 
 from cmat_graph.errors import EngineError
-from cmat_graph.models.decoding.sampling import Sampling
 from cmat_graph.models.engine import shared_engine
 
 
-def answers_in_a_child(base: str, prompt: list[int]) -> bool:
-    return bool(shared_engine(base).submit(prompt, sampling=Sampling(max_tokens=2)).result(30).tokens)
+def error_of_loading_in_a_child(base: str) -> str:
+    try:
+        shared_engine(base)
+    except EngineError as exc:
+        return str(exc)
+    return ""
 
 
 def error_in_a_child(prompt: list[int]) -> str:

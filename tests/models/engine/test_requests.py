@@ -240,14 +240,32 @@ def test_an_engine_nobody_holds_lets_its_memory_go(small):
     assert gone() is None
 
 
-def test_a_forked_child_loads_its_own(small):
+def test_a_forked_child_refuses_to_load_a_model_that_would_hang(small):
     import multiprocessing
 
-    from fork_child import answers_in_a_child
+    from fork_child import error_of_loading_in_a_child
 
     assert shared_engine("nano").submit(PROMPT, sampling=Sampling(max_tokens=2)).result(60)
     with multiprocessing.get_context("fork").Pool(1) as pool:
-        assert pool.apply_async(answers_in_a_child, (str(small), PROMPT)).get(60)
+        assert "spawn" in pool.apply_async(error_of_loading_in_a_child, (str(small),)).get(60)
+
+
+def test_a_process_may_fork_before_it_loads_a_model(small):
+    import subprocess
+    import sys
+
+    child = """if True:
+        import multiprocessing, sys
+        from cmat_graph.models.decoding.sampling import Sampling
+        from cmat_graph.models.engine import shared_engine
+
+        def answers(base):
+            return len(shared_engine(base).submit([5, 6], sampling=Sampling(max_tokens=2)).result(60).tokens)
+
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            assert 1 <= pool.apply_async(answers, (sys.argv[1],)).get(60) <= 2
+    """
+    subprocess.run([sys.executable, "-c", child, str(small)], check=True, timeout=120)
 
 
 def test_a_model_without_keys_and_values_is_refused(tmp_path):
