@@ -17,6 +17,9 @@
     │   ├── EngineError (RuntimeError)         the engine could not answer: out of memory, not a number, closed
     │   └── ServerError (OSError)              a model server that is away, or refuses
     ├── EmptyHarvestError (ValueError)         nothing in the traces is worth training on
+    ├── DatasetError (ValueError)              a dataset or an import that cannot be read
+    ├── LeakError (ValueError)                 tasks of an evaluation in the training data
+    ├── TrainingError (RuntimeError)           training broke off; what was saved last is kept
     └── MissingExtraError (ImportError)        an optional package is not installed
 
 A failed task is data (an `Episode`); a broken tool is one of these. Each message names the fix.
@@ -91,6 +94,18 @@ class ServerError(EpisodeFailure, OSError):
 
 class EmptyHarvestError(CmatError, ValueError):
     """Nothing in the traces is worth training on."""
+
+
+class DatasetError(CmatError, ValueError):
+    """A dataset, or a file to import, that cannot be read."""
+
+
+class LeakError(CmatError, ValueError):
+    """Tasks of an evaluation in the training data."""
+
+
+class TrainingError(CmatError, RuntimeError):
+    """Training broke off; what was saved last is kept."""
 
 
 class MissingExtraError(CmatError, ImportError):

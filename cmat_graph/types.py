@@ -63,6 +63,8 @@ class Message(TypedDict):
     """True when it says that something failed; absent otherwise."""
     id: NotRequired[str]
     """Id of the reply that it was."""
+    reasoning: NotRequired[str]
+    """What the model thought before this reply, where it is to be learned; prompts of the graph never hold it."""
 
 
 class Verdict(TypedDict):
@@ -221,8 +223,8 @@ class Step:
     adapter: str = ""
     """Registry name of the adapter that answered; empty for a bare base model."""
     told: dict[str, Any] = field(default_factory=dict)
-    """What the model told about its reply besides: how sure it was (`confidence`, and `raw_confidence`), and whether a
-    fallback answered in its place (`handed_over`, with the reason)."""
+    """What the model told about its reply besides: its `reasoning`, how sure it was (`confidence`, and
+    `raw_confidence`), and whether a fallback answered in its place (`handed_over`, with the reason)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ import cmat_graph
 ROOT = Path(cmat_graph.__file__).parent
 FLOORS = {
     "types": 0, "errors": 0, "answers": 0, "__init__": 0,
-    "traces": 1, "memory": 1, "adapters": 1, "bases": 1, "marks": 1, "probes": 1, "diagnosis": 1,
+    "traces": 1, "memory": 1, "adapters": 1, "bases": 1, "rendering": 1, "splits": 1, "probes": 1, "diagnosis": 1,
     "state": 2,
     "nodes": 3, "envs": 3, "models": 3, "tuning": 3, "testing": 3,
     "graph": 4,

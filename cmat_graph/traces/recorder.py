@@ -121,7 +121,7 @@ class Recorder(BaseCallbackHandler):
                 seconds=time.perf_counter() - begun["start"],
                 model=str(named.get("model_name") or begun["model"]),
                 adapter=str(named.get("adapter") or ""),
-                told={name: named[name] for name in _TOLD if named.get(name) is not None},
+                told=_told(message),
             ),
         )
 
@@ -196,6 +196,14 @@ def to_message(message: BaseMessage) -> Message:
         told["tool_calls"] = _tool_calls(message)
     elif message.type == "tool":
         told["tool_call_id"] = str(getattr(message, "tool_call_id", ""))
+    return told
+
+
+def _told(message: AIMessage) -> dict[str, Any]:
+    named = message.response_metadata
+    told = {name: named[name] for name in _TOLD if named.get(name) is not None}
+    if reasoning := message.additional_kwargs.get("reasoning_content"):
+        told["reasoning"] = str(reasoning)
     return told
 
 

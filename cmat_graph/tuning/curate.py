@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 
-from cmat_graph.tuning.dataset import SFTExample
+from cmat_graph.tuning.old_dataset import SFTExample
 
 
 def curate(examples: Iterable[SFTExample], counts: Counter[str], *, max_per_task: int = 8) -> list[SFTExample]:

@@ -1,60 +1,166 @@
-"""Training examples on disk: JSONL in TRL's columns, with a manifest that says where they came from."""
+"""What a node is trained on: conversations with a weight on each message, pairs, and judged replies, in one folder.
+
+dataset/manifest.json           counts in and out of every stage, reasons, hashes, settings
+dataset/sft.train.jsonl         conversations (`Example`)
+dataset/pairs.train.jsonl       a better and a worse reply to one prompt (`Pair`)
+dataset/judged.train.jsonl      replies with a verdict (`Judged`)
+dataset/*.validation.jsonl      the same of the tasks that are kept to choose by
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NotRequired, TypeVar
 
+from cmat_graph.errors import DatasetError
 from cmat_graph.types import Message
 
-ROWS = "dataset.jsonl"
 MANIFEST = "manifest.json"
+Part = Literal["train", "validation"]
+Kind = Literal["turn", "tool_turn", "repair", "verdict", "correction", "reflection", "general"]
+"""What an example teaches: a step towards a success, such a step with tool calls, the step that mended a failure, a
+checker's verdict, a checker's verdict with the mended action, a lesson, or an instruction that is about no agent."""
+Contrast = Literal["rejected", "failed", "verdict"]
+"""Why a pair's worse reply is worse: it was sent back, the environment refused it, or the verdict was wrong."""
+
+
+class WeightedMessage(Message):
+    """A message with its share in the loss."""
+
+    weight: NotRequired[float]
+    """0 or absent: context only. Only an assistant's message may weigh more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SFTExample:
-    """One reply to learn, with what the node saw."""
+class Origin:
+    """Where a row comes from."""
+
+    task_id: str
+    """Rows of one task are never in both parts."""
+    task_hash: str = ""
+    """Hash of the task's text, by which leaks are found whatever the ids."""
+    episodes: tuple[str, ...] = ()
+    env: str = ""
+    node: str = "assistant"
+    source: Literal["agent", "general"] = "agent"
+    """Which family of instructions it belongs to (`cmat.md` F15)."""
+    augmented: str = ""
+    """How it was made from another row; empty for what was recorded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """A conversation in which some assistant messages are to be learned."""
+
+    messages: list[WeightedMessage]
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    """The tools that the model could call, in OpenAI's form."""
+    kind: Kind = "turn"
+    origin: Origin
+
+    @property
+    def targets(self) -> list[int]:
+        """The positions of the messages that carry loss."""
+        return [at for at, message in enumerate(self.messages) if message.get("weight", 0.0) > 0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """Two replies to one prompt, one better than the other."""
 
     prompt: list[Message]
-    """Everything the node saw, oldest first."""
-    completion: str
-    """What the node answered; the only text that carries loss."""
-    task_id: str
-    episode_id: str
-
-    def to_row(self) -> dict[str, Any]:
-        """Return the example in TRL's conversational prompt-completion columns."""
-        return {
-            "prompt": self.prompt,
-            "completion": [{"role": "assistant", "content": self.completion}],
-            "task_id": self.task_id,
-            "episode_id": self.episode_id,
-        }
+    chosen: Message
+    rejected: Message
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    contrast: Contrast
+    origin: Origin
 
 
-def hash_examples(examples: Iterable[SFTExample]) -> str:
-    """Hash what is trained on; where it came from does not count, nor does its order."""
-    rows = sorted(json.dumps([e.prompt, e.completion], sort_keys=True, ensure_ascii=False) for e in examples)
-    return hashlib.sha256("\n".join(rows).encode()).hexdigest()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """A reply to a prompt, and whether it was good."""
+
+    prompt: list[Message]
+    completion: Message
+    good: bool
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    origin: Origin
 
 
-def write_dataset(examples: Sequence[SFTExample], folder: Path, *, counts: dict[str, int]) -> str:
-    """Write examples and manifest into a folder; return the content hash."""
-    folder.mkdir(parents=True, exist_ok=True)
-    digest = hash_examples(examples)
-    with (folder / ROWS).open("w", encoding="utf-8") as file:
-        for example in examples:
-            file.write(json.dumps(example.to_row(), ensure_ascii=False) + "\n")
-    manifest = {
-        "sha256": digest,
-        "rows": len(examples),
-        "tasks": len({e.task_id for e in examples}),
-        "counts": counts,
-        "format": "TRL conversational prompt-completion",
-    }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    return digest
+Row = Example | Pair | Judged
+R = TypeVar("R", Example, Pair, Judged)
+FILES: dict[type[Row], str] = {Example: "sft", Pair: "pairs", Judged: "judged"}
+
+
+class Dataset:
+    """A dataset folder, read row by row: memory stays flat however many there are.
+
+    Raises:
+        DatasetError: The folder holds no readable manifest.
+
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        try:
+            self.manifest: dict[str, Any] = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as exc:
+            raise DatasetError(f"no dataset in {folder}: {exc}; make one with: cmat-graph dataset make") from exc
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of what is trained on; where it came from does not count, nor does its order."""
+        return str(self.manifest["sha256"])
+
+    def examples(self, part: Part = "train") -> Iterator[Example]:
+        """Read the conversations."""
+        return self._read(Example, part)
+
+    def pairs(self, part: Part = "train") -> Iterator[Pair]:
+        """Read the preference pairs."""
+        return self._read(Pair, part)
+
+    def judged(self, part: Part = "train") -> Iterator[Judged]:
+        """Read the judged replies."""
+        return self._read(Judged, part)
+
+    def count(self, row: type[Row], part: Part = "train") -> int:
+        """Return how many rows of a kind there are."""
+        return int(self.manifest["rows"].get(f"{FILES[row]}.{part}", 0))
+
+    def _read(self, row: type[R], part: Part) -> Iterator[R]:
+        file = self.folder / f"{FILES[row]}.{part}.jsonl"
+        if not file.is_file():
+            return
+        with file.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                try:
+                    yield from_row(row, json.loads(line))
+                except (ValueError, TypeError, KeyError) as exc:
+                    raise DatasetError(f"{file}, line {number}: {exc}; make the dataset anew") from exc
+
+
+def to_row(row: Row) -> dict[str, Any]:
+    """Return a row as it stands in the file."""
+    return asdict(row)
+
+
+def from_row(row: type[R], values: dict[str, Any]) -> R:
+    """Read a row back."""
+    origin = values["origin"]
+    return row(**{**values, "origin": Origin(**{**origin, "episodes": tuple(origin["episodes"])})})
+
+
+def hash_row(row: Row) -> str:
+    """Hash what a row teaches, and not where it came from."""
+    taught = {name: value for name, value in asdict(row).items() if name not in ("origin", "kind", "contrast")}
+    return hashlib.sha256(json.dumps(taught, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def hash_task(text: str) -> str:
+    """Hash a task's text, whatever its spaces and capitals."""
+    return hashlib.sha256(" ".join(text.lower().split()).encode()).hexdigest()[:16]

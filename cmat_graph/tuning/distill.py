@@ -13,8 +13,8 @@ from cmat_graph.bases import hash_base, resolve_base
 from cmat_graph.errors import ConfigurationError, EmptyHarvestError
 from cmat_graph.traces.base import TraceStore
 from cmat_graph.tuning.curate import curate
-from cmat_graph.tuning.dataset import hash_examples, write_dataset
 from cmat_graph.tuning.harvest import harvest
+from cmat_graph.tuning.old_dataset import hash_examples, write_dataset
 from cmat_graph.tuning.settings import LoraSettings
 
 NODES = ("assistant",)

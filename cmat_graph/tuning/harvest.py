@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from cmat_graph.tuning.dataset import SFTExample
+from cmat_graph.tuning.old_dataset import SFTExample
 from cmat_graph.types import Episode, Step
 
 

@@ -28,8 +28,8 @@ except ImportError as exc:
     raise MissingExtraError.of("local", exc) from exc
 
 from cmat_graph.errors import CmatError, EmptyHarvestError, ModelNotFoundError
-from cmat_graph.marks import defused
-from cmat_graph.tuning.dataset import SFTExample
+from cmat_graph.rendering.marks import defused
+from cmat_graph.tuning.old_dataset import SFTExample
 from cmat_graph.tuning.settings import LoraSettings
 
 PACKAGES = ("cmat-graph", "torch", "transformers", "peft", "trl", "datasets")
@@ -123,7 +123,7 @@ def train_lora(
                 output_dir=scratch,
                 num_train_epochs=settings.epochs,
                 per_device_train_batch_size=settings.batch_size,
-                learning_rate=settings.learning_rate,
+                learning_rate=settings.rate,
                 lr_scheduler_type="cosine",
                 warmup_steps=0.03,
                 max_length=limit,

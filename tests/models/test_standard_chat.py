@@ -14,9 +14,9 @@ from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
 
 from cmat_graph.adapters import AdapterCard
-from cmat_graph.models.chat.formats import HERMES
 from cmat_graph.models.chat_model import TinyAgent
 from cmat_graph.models.scripted import Question, ScriptedEngine
+from cmat_graph.rendering.formats import HERMES
 
 QUIET = pytest.mark.filterwarnings("ignore:The test .* is marked:pytest.PytestWarning")  # its sync tests are too
 

@@ -16,9 +16,9 @@ from typing_extensions import TypedDict
 
 from cmat_graph.adapters import AdapterCard, AdapterRegistry
 from cmat_graph.errors import AdapterNotFoundError, ConfigurationError, EngineBusyError, PromptTooLongError
-from cmat_graph.models.chat.formats import HERMES
 from cmat_graph.models.chat_model import TinyAgent
 from cmat_graph.models.scripted import ScriptedEngine
+from cmat_graph.rendering.formats import HERMES
 
 CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": 2}}\n</tool_call>'
 

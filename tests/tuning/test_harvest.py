@@ -12,8 +12,8 @@ from cmat_graph.models import ExpertChatModel
 from cmat_graph.testing import ScriptedChatModel
 from cmat_graph.tuning import LoraSettings, distill
 from cmat_graph.tuning.curate import curate
-from cmat_graph.tuning.dataset import SFTExample, hash_examples, write_dataset
 from cmat_graph.tuning.harvest import harvest
+from cmat_graph.tuning.old_dataset import SFTExample, hash_examples, write_dataset
 
 
 def play_gold(env, traces, *, count=4, split="train"):

@@ -9,12 +9,12 @@ from numbers import Integral, Real
 from typing import Any
 
 from cmat_graph.errors import ConfigurationError
-from cmat_graph.marks import defused
 from cmat_graph.models.chat.parsing import THINK, ReplyParser
-from cmat_graph.models.chat.template import ChatDict, ChatTemplate, encode, study
 from cmat_graph.models.decoding.rows import ChatEngine, Reply
 from cmat_graph.models.decoding.sampling import Sampling
 from cmat_graph.models.handover.confidence import confidence_metadata
+from cmat_graph.rendering.prompt import arrange
+from cmat_graph.rendering.template import ChatDict, ChatTemplate, encode, study
 
 PROVIDER = "cmat-graph"
 MOST_STOPS, LONGEST_STOP = 16, 512
@@ -198,18 +198,15 @@ def _prepare(
     *,
     logprobs: bool,
 ) -> Call:
-    template = study(engine.tokenizer)
-    chat = defused(chat, engine.tokenizer)
-    tools = [] if wanted.tool_choice == "none" else defused(wanted.tools, engine.tokenizer)
+    tools = [] if wanted.tool_choice == "none" else wanted.tools
     called, schema = wanted.called, wanted.schema
     constrained = bool(called or schema is not None or wanted.choices)
     thinking = wanted.thinking
     if thinking is None and constrained:
         thinking = False  # a forced reply has no room for reasoning unless it is asked for
-    options: dict[str, Any] = {"enable_thinking": thinking} if thinking is not None and template.thinks else {}
-    if tools and template.tools:
-        options[template.tools] = tools
-    prompt = encode(engine, template.render(chat, tools), **options)
+    template = study(engine.tokenizer)
+    arranged, options = arrange(engine.tokenizer, chat, tools, thinking=thinking)
+    prompt = encode(engine, arranged, **options)
     opened = str(engine.tokenizer.decode(prompt[-8:], skip_special_tokens=False)).rstrip().endswith(THINK)
     if constrained:
         from cmat_graph.models.chat.grammar import grammars_of  # llguidance takes a moment, and not all calls need it

@@ -16,8 +16,8 @@ from weakref import WeakKeyDictionary
 import torch
 
 from cmat_graph.errors import ConfigurationError, EngineError, MissingExtraError
-from cmat_graph.models.chat.formats import ChatFormat
 from cmat_graph.models.chat.parsing import THINK, THOUGHT
+from cmat_graph.rendering.formats import ChatFormat
 
 try:
     from llguidance import LLMatcher, LLTokenizer

@@ -12,8 +12,8 @@ from langchain_core.messages.tool import tool_call_chunk
 
 from cmat_graph.errors import ConfigurationError
 from cmat_graph.models.chat.parsing import Parsed
-from cmat_graph.models.chat.template import ChatDict
 from cmat_graph.models.decoding.rows import Reply
+from cmat_graph.rendering.template import ChatDict
 
 _ROLES = {"system": "system", "human": "user", "ai": "assistant", "tool": "tool", "function": "tool"}
 _SAID_ELSEWHERE = {

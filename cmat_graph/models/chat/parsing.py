@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from langchain_core.messages import InvalidToolCall, ToolCall
 
-from cmat_graph.models.chat.formats import HERMES, ChatFormat, read_bare
+from cmat_graph.rendering.formats import HERMES, ChatFormat, read_bare
 
 THINK, THOUGHT = "<think>", "</think>"
 

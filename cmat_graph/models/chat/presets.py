@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cmat_graph.errors import ConfigurationError
-from cmat_graph.models.chat.template import render_sample, study
+from cmat_graph.rendering.template import render_sample, study
 
 CHATML = (r"<|im_start|>user", r"<|im_end|>", r"<|im_start|>assistant")
 

@@ -12,9 +12,9 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import BaseModel, Field
 
 from cmat_graph.errors import ConfigurationError, EngineError
-from cmat_graph.models.chat.formats import FAMILIES, HERMES, OWN
 from cmat_graph.models.chat.grammar import grammars_of
-from cmat_graph.models.chat.template import study
+from cmat_graph.rendering.formats import FAMILIES, HERMES, OWN
+from cmat_graph.rendering.template import study
 
 
 class Mood(Enum):

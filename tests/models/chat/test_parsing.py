@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessageChunk
 
-from cmat_graph.models.chat.formats import FAMILIES, HERMES, LLAMA3, MAX_CALLS, MAX_GARBLED, MISTRAL, MISTRAL_ARGS
 from cmat_graph.models.chat.messages import to_chunk
 from cmat_graph.models.chat.parsing import Parsed, ReplyParser, parse_reply
+from cmat_graph.rendering.formats import FAMILIES, HERMES, LLAMA3, MAX_CALLS, MAX_GARBLED, MISTRAL, MISTRAL_ARGS
 
 ADD = {"a": 1, "b": [2, {"c": "}"}]}
 SPECIAL = {"<|im_end|>", "<|python_tag|>", "[TOOL_CALLS]", "[ARGS]"}

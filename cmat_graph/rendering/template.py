@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 from jinja2 import TemplateError
 
 from cmat_graph.errors import ConfigurationError
-from cmat_graph.models.chat.formats import FAMILIES, OWN, ChatFormat
+from cmat_graph.rendering.formats import FAMILIES, OWN, ChatFormat
 
 ChatDict = dict[str, Any]
 """A message as chat templates take it; the arguments of tool calls are objects, since templates turn them into JSON."""

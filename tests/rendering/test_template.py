@@ -4,8 +4,8 @@ import pytest
 from families import NAMES, tokenizer
 
 from cmat_graph.errors import ConfigurationError
-from cmat_graph.models.chat.template import encode, study
 from cmat_graph.models.scripted import ScriptedEngine
+from cmat_graph.rendering.template import encode, study
 
 TOOL = {"type": "function", "function": {"name": "add", "description": "Add.", "parameters": {"type": "object"}}}
 RULES = {"role": "system", "content": "Be brief."}

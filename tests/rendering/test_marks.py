@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 
-from cmat_graph.marks import defused
 from cmat_graph.models.chat.calls import Wanted, prepare
 from cmat_graph.models.chat.messages import to_chat
 from cmat_graph.models.engine import shared_engine
+from cmat_graph.rendering.marks import defused
 
 MARKS = {"<|user|>": 2, "<|assistant|>": 3, "<|end|>": 1, "<|pad|>": 0}
 
