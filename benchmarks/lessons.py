@@ -39,7 +39,7 @@ from cmat_graph.memory.reflections import lessons, recall
 from cmat_graph.models import ExpertChatModel, load_model
 from cmat_graph.rollout import Graph, run_episodes
 from cmat_graph.traces import SQLTraceStore
-from cmat_graph.tuning import LoraSettings, distill
+from cmat_graph.tuning import HarvestSettings, TrainSettings, distill
 from cmat_graph.types import Task
 
 from ._shared import figure, say
@@ -119,8 +119,14 @@ class Workshop:
             if step % 25 == 0:
                 say(f"distil {run}: step {step} of {steps}, loss {loss:.3f}")
 
-        settings = LoraSettings(epochs=EPOCHS)
-        card = distill(self.traces, self.registry, name=run, run=run, settings=settings, progress=progress)
+        card = distill(
+            self.traces,
+            self.registry,
+            name=run,
+            harvest=HarvestSettings(run=run),
+            settings=TrainSettings(epochs=EPOCHS),
+            progress=progress,
+        )
         return load_model("nano", adapter=card.id, adapters=self.registry)
 
     def try_out(self, model: BaseChatModel, store: BaseStore, tasks: Sequence[Task], **more: Policy) -> dict[str, Any]:

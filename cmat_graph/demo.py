@@ -12,12 +12,15 @@ from typing import Protocol
 from cmat_graph.adapters import AdapterCard, AdapterRegistry
 from cmat_graph.envs import load_env
 from cmat_graph.evaluation import ArmResult, Difference, compare, evaluate, four_arms
+from cmat_graph.gate import GateResult, gate, settle
 from cmat_graph.graph import create_cmat_graph
 from cmat_graph.memory.chroma import ChromaStore
 from cmat_graph.models import ExpertChatModel, load_model
 from cmat_graph.rollout import run_episodes
+from cmat_graph.splits import validation_tasks
+from cmat_graph.team import Team
 from cmat_graph.traces.sql import SQLTraceStore
-from cmat_graph.tuning import LoraSettings, distill
+from cmat_graph.tuning import HarvestSettings, TrainSettings, distill
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +46,8 @@ class DemoResult:
     gain: Difference
     """`tuned` against `base`, paired."""
     card: AdapterCard
+    gate: GateResult
+    """Whether the adapter was promoted: on tasks that it was neither trained nor measured on."""
     lessons: int
 
 
@@ -106,8 +111,21 @@ def run_demo(directory: Path, *, size: DemoSize = FULL, base: str = "nano", stag
         def trained(step: int, steps: int, loss: float) -> None:
             show(step, steps, f"loss {loss:.3f}")
 
-        settings = LoraSettings(epochs=size.epochs)
-        card = distill(traces, registry, base=base, run="expert", settings=settings, progress=trained)
+        card = distill(
+            traces,
+            registry,
+            base=base,
+            harvest=HarvestSettings(run="expert"),
+            settings=TrainSettings(epochs=size.epochs),
+            held_out=test,
+            progress=trained,
+        )
+
+    with stages("Gate: is it better than the base?") as show:
+        judged = gate(
+            card, validation_tasks(train), env=env, registry=registry, team=Team(base=base, probes=False), report=show
+        )
+        card = settle(registry, judged)
 
     tuned = load_model(base, adapter=card.id, adapters=registry)
     arms = four_arms(model, tuned, store=store)
@@ -127,6 +145,4 @@ def run_demo(directory: Path, *, size: DemoSize = FULL, base: str = "nano", stag
     card = registry.update(replace(card, scores={result.name: result.to_json() for result in results}))
     saved = {"arms": [result.to_json() for result in results], "adapter": card.id}
     (directory / "evaluation.json").write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
-    if gain.clear:
-        registry.promote(card)
-    return DemoResult(arms=results, gain=gain, card=card, lessons=lessons)
+    return DemoResult(arms=results, gain=gain, card=card, gate=judged, lessons=lessons)

@@ -8,7 +8,7 @@ from cmat_graph.envs import load_env
 from cmat_graph.models import ExpertChatModel
 from cmat_graph.models.chat_model import TinyAgent
 from cmat_graph.traces import SQLTraceStore
-from cmat_graph.tuning import LoraSettings, distill
+from cmat_graph.tuning import TrainSettings, distill
 
 folder = Path(tempfile.mkdtemp())
 env = load_env("database", size=64)
@@ -17,7 +17,7 @@ traces = SQLTraceStore(f"sqlite:///{folder / 'traces.db'}")
 teacher = create_cmat_graph(ExpertChatModel(demonstrations=env.demonstrations())).compile()
 run_episodes(teacher, env.tasks("train"), env=env, traces=traces, run="teacher")
 
-card = distill(traces, AdapterRegistry(folder / "adapters"), run="teacher", settings=LoraSettings(epochs=4))
+card = distill(traces, AdapterRegistry(folder / "adapters"), settings=TrainSettings(epochs=4))
 print(f"{card.id}: {card.examples} examples, loss {card.loss[0]:.2f} to {card.loss[-1]:.2f}")
 
 arms = {

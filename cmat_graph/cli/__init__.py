@@ -13,11 +13,15 @@ from importlib import import_module
 import click
 
 COMMANDS = {
-    "adapters": "Show and promote trained adapters.",
+    "adapters": "Show, compare, promote, roll back, merge and export adapters.",
     "bench": "Run a benchmark of this checkout.",
+    "dataset": "Make a dataset of recorded episodes, and look at it.",
     "demo": "Run the whole loop: play, record, distil, swap, measure.",
     "distill": "Train an adapter for a node from recorded episodes.",
     "evaluate": "Measure base and adapter, with and without the loop.",
+    "experiment": "Ask the paper's questions: base, tuned and loop; data mix; parts of the loop.",
+    "flaws": "Break gold actions on purpose, and teach a checker with them.",
+    "improve": "Play, train, gate and swap, round after round.",
     "memory": "Look at the lessons, judge them, and keep their store in order.",
     "prompts": "Show the nodes' prompts, and copy them out to be changed.",
     "run": "Play tasks with the graph and record them.",
@@ -65,6 +69,7 @@ def main() -> None:
         sys.exit(exc.exit_code)
     except (KeyboardInterrupt, click.Abort):
         resume = ", the same command with --resume goes on" if "run" in sys.argv[1:2] else ""
+        resume = ", the same command goes on" if sys.argv[1:2] in (["distill"], ["improve"]) else resume
         click.echo(f"stopped; what was recorded is kept{resume}", err=True)
         sys.exit(130)
     except BrokenPipeError:

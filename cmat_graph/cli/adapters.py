@@ -1,15 +1,16 @@
-"""`cmat-graph adapters`: show, promote, calibrate and try trained adapters."""
+"""`cmat-graph adapters`: show, compare, promote, roll back, merge, export, calibrate and try trained adapters."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from cmat_graph.adapters import AdapterRegistry
-from cmat_graph.cli import print_json
+from cmat_graph.cli import moving, print_json
 from cmat_graph.cli.shared import json_option
 
 _ROOT = click.option("--adapters", "root", default="adapters", show_default=True, help="Adapter registry.")
@@ -17,12 +18,16 @@ _ROOT = click.option("--adapters", "root", default="adapters", show_default=True
 
 @click.group("adapters")
 def command() -> None:
-    """Show, promote, calibrate and try trained adapters.
+    """Show, compare, promote, roll back, merge, export, calibrate and try trained adapters.
 
     \b
     Example:
       cmat-graph adapters list --adapters cmat-demo/adapters
     """
+
+
+command.add_command(moving.merge_command)
+command.add_command(moving.export_command)
 
 
 @command.command("list")
@@ -43,8 +48,9 @@ def list_adapters(*, root: str, as_json: bool) -> None:
     for card in cards:
         star = "*" if registry.current(card.node) == card.name else " "
         rate = card.scores.get("tuned", {}).get("success_rate")
-        score = f"{rate:.1%}" if rate is not None else "not measured"
-        click.echo(f"{star} {card.id}  base {card.base}, {card.examples} examples, {card.created}, {score}")
+        score = f"{rate:.1%}, " if rate is not None else ""
+        told = f"{card.method} on {card.base}, {card.examples} examples, {card.created}, {score}{card.verdict}"
+        click.echo(f"{star} {card.id}  {told}")
     if not cards:
         click.echo("no adapters yet; make one with: cmat-graph distill", err=True)
 
@@ -76,6 +82,92 @@ def promote(*, name: str, root: str) -> None:
     card = registry.get(name)
     registry.promote(card)
     click.echo(f"{card.id} is now the {card.node}'s adapter")
+    if not card.gate.get("better", True):
+        click.echo(f"the gate said of it: {card.verdict}", err=True)
+
+
+@command.command("rollback")
+@click.argument("node", default="assistant")
+@_ROOT
+@click.option("--why", default="by hand", help="Kept in the history.")
+def rollback(*, node: str, root: str, why: str) -> None:
+    """Take a NODE's adapter away and put the one before it in its place; under the first there is the base alone.
+
+    \b
+    Example:
+      cmat-graph adapters rollback assistant
+    """
+    card = AdapterRegistry(root).rollback(node, why=why)
+    click.echo(f"{card.id} is now the {node}'s adapter" if card else f"the {node} is its base alone now")
+
+
+@command.command("history")
+@click.argument("node", default="assistant")
+@_ROOT
+@json_option()
+def show_history(*, node: str, root: str, as_json: bool) -> None:
+    """Show what was promoted and rolled back for a NODE, oldest first.
+
+    \b
+    Example:
+      cmat-graph adapters history assistant
+    """
+    changes = AdapterRegistry(root).history(node)
+    if as_json:
+        print_json([asdict(change) for change in changes])
+        return
+    for change in changes:
+        click.echo(f"{change.at}  {change.event}: {change.name or '(the base)'}, {change.why}")
+    if not changes:
+        click.echo(f"nothing was ever promoted for {node} in {root}", err=True)
+
+
+@command.command("compare")
+@click.argument("first")
+@click.argument("second")
+@_ROOT
+@json_option()
+def compare(*, first: str, second: str, root: str, as_json: bool) -> None:
+    """Show in what two adapters differ: data, settings, loss, scores.
+
+    \b
+    Example:
+      cmat-graph adapters compare assistant/round-1 assistant/round-2
+    """
+    registry = AdapterRegistry(root)
+    cards = [registry.get(name) for name in (first, second)]
+    left, right = (_flat(asdict(card)) for card in cards)
+    rows = {name: (left.get(name), right.get(name)) for name in {**left, **right} if left.get(name) != right.get(name)}
+    if as_json:
+        print_json({"first": cards[0].id, "second": cards[1].id, "differ": rows})
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("", cards[0].id, cards[1].id)
+    for name, (one, two) in rows.items():
+        table.add_row(name, _short(one), _short(two))
+    Console().print(table)
+
+
+def _flat(values: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """Lay out a card line by line; of a curve its ends."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if name in ("folder", "name", "created", "episodes", "seconds") and not before:
+            continue
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{before}{name}.")
+        elif isinstance(value, list) and value and isinstance(value[0], float):
+            flat[f"{before}{name}"] = [value[0], value[-1]]
+        else:
+            flat[f"{before}{name}"] = value
+    return flat
+
+
+def _short(value: object) -> str:
+    text = "" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 @command.command("calibrate")

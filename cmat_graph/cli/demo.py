@@ -36,13 +36,9 @@ def command(*, directory: str, base: str, quick: bool, as_json: bool) -> None:
         from rich.console import Console
 
         Console().print(arms_table(result.arms, "Held-out database tasks"))
-    if gain.clear:
-        console.print(f"The adapter is better than its base: {gain.mean:+.1%} ± {gain.stderr:.1%} (paired); promoted.")
-    else:
-        console.print(
-            f"The adapter did not beat its base by two standard errors: "
-            f"{gain.mean:+.1%} ± {gain.stderr:.1%}." + (" A quick demo trains too little for that." if quick else "")
-        )
+    console.print(f"Tuned against base on these tasks: {gain.mean:+.1%} ± {gain.stderr:.1%} (paired).")
+    quickly = " A quick demo trains too little for that." if quick and not result.gate.better else ""
+    console.print(f"The gate, on other held-out tasks: {result.gate.verdict}.{quickly}")
     console.print(
         f"\n{time.monotonic() - start:.0f} s. In {directory}:\n"
         f"  traces.db      every step and episode (SQLite)\n"

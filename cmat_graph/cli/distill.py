@@ -1,90 +1,152 @@
-"""`cmat-graph distill`: from traces to an adapter."""
+"""`cmat-graph distill`: from traces to an adapter, and through the gate."""
 
 from __future__ import annotations
 
+import os
+from contextlib import nullcontext
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import click
 
-from cmat_graph.adapters import AdapterRegistry
+from cmat_graph.adapters import AdapterCard, AdapterRegistry
 from cmat_graph.cli import print_json
+from cmat_graph.cli.harvesting import harvest_options, to_harvest_settings
 from cmat_graph.cli.shared import console, json_option, progress
+from cmat_graph.cli.training import to_train_settings, train_options
+from cmat_graph.errors import ConfigurationError, LeakError
 from cmat_graph.traces.sql import SQLTraceStore
-from cmat_graph.tuning import LoraSettings, distill
+from cmat_graph.tuning import distill
+from cmat_graph.tuning.distill import tasks_of
 
-_DEFAULT = LoraSettings()
+VALIDATION = "validation"
 
 
 @click.command("distill")
 @click.option("--traces", "traces_url", default="sqlite:///traces.db", show_default=True, help="Trace database.")
-@click.option("--node", default="assistant", show_default=True, help="The node to train for.")
+@click.option("--dataset", type=click.Path(), help="A dataset made before (cmat-graph dataset make); harvests nothing.")
 @click.option(
     "--base", default="nano", show_default=True, help="nano, a model folder, or a hub id such as Qwen/Qwen3-0.6B."
 )
-@click.option("--name", help="Name of the adapter; by default taken from the dataset's hash.")
+@click.option("--name", help="Name of the adapter; by default a hash of data, base and settings.")
 @click.option("--adapters", "adapters_dir", default="adapters", show_default=True, help="Adapter registry.")
-@click.option("--run", "run_name", help="Only episodes of this run.")
-@click.option("--split", default="train", show_default=True, help="Only episodes of this split; 'all' takes all.")
-@click.option("--rank", type=click.IntRange(1), default=_DEFAULT.rank, show_default=True)
-@click.option("--alpha", type=click.IntRange(1), default=_DEFAULT.alpha, show_default=True)
-@click.option("--lr", "learning_rate", type=float, default=_DEFAULT.learning_rate, show_default=True)
-@click.option("--epochs", type=float, default=_DEFAULT.epochs, show_default=True)
-@click.option("--batch-size", type=click.IntRange(1), default=_DEFAULT.batch_size, show_default=True)
-@click.option("--max-length", type=click.IntRange(1), default=_DEFAULT.max_length, show_default=True)
-@click.option("--seed", type=int, default=_DEFAULT.seed, show_default=True)
+@click.option("--init", help="Adapter to go on from, of the same base and method.")
+@click.option(
+    "--gate/--no-gate",
+    "gated",
+    default=None,
+    help="Promote it if it is better.  [default: where its tasks can be played]",
+)
+@click.option("--gate-env", default="database", show_default=True, help="Environment of the gate.")
+@click.option("--tasks", default="builtin", show_default=True, help="The gate's tasks: JSONL file, or 'builtin'.")
+@click.option("--size", type=click.IntRange(1), default=512, show_default=True, help="How many built-in tasks to make.")
+@click.option("--task-seed", type=int, default=7, show_default=True, help="Seed of the built-in tasks.")
+@click.option(
+    "--gate-split", default=VALIDATION, show_default=True, help="The training tasks kept to choose by, or a split."
+)
+@click.option("--gate-limit", type=click.IntRange(1), help="At most so many of them.")
+@harvest_options
+@train_options
 @json_option()
 def command(
     *,
     traces_url: str,
-    node: str,
+    dataset: str | None,
     base: str,
     name: str | None,
     adapters_dir: str,
-    run_name: str | None,
-    split: str,
-    rank: int,
-    alpha: int,
-    learning_rate: float,
-    epochs: float,
-    batch_size: int,
-    max_length: int,
-    seed: int,
+    init: str | None,
+    gated: bool | None,
     as_json: bool,
+    **choice: Any,
 ) -> None:
-    """Harvest successful episodes, train a LoRA on them, and register the adapter.
+    """Harvest successful episodes, train an adapter on them, register it, and promote it if the gate finds it better.
+
+    Killed, the same command goes on. Under torchrun the processes share the work:
+    torchrun --nproc_per_node 2 -m cmat_graph.cli distill ...
 
     \b
     Examples:
       cmat-graph distill --traces sqlite:///traces.db --run expert
       cmat-graph distill --base Qwen/Qwen3-0.6B --lr 2e-4 --epochs 3
+      cmat-graph distill --dataset dataset --node checker --no-gate
+      cmat-graph distill --objective dpo --init assistant/1a2b3c4d
     """
-    settings = LoraSettings(
-        rank=rank,
-        alpha=alpha,
-        learning_rate=learning_rate,
-        epochs=epochs,
-        batch_size=batch_size,
-        max_length=max_length,
-        seed=seed,
-    )
-    traces = SQLTraceStore(traces_url)
-    with progress(f"LoRA for {node} on {base}") as show:
+    registry = AdapterRegistry(adapters_dir)
+    settings, harvest = to_train_settings(choice), to_harvest_settings(choice)
+    first = os.environ.get("RANK", "0") == "0"
+    with progress(f"{settings.method} for {harvest.node} on {base}") if first else nullcontext(_quiet) as show:
         card = distill(
-            traces,
-            AdapterRegistry(adapters_dir),
-            node=node,
+            None if dataset else _open(traces_url),
+            registry,
             base=base,
             name=name,
-            run=run_name,
-            split=None if split == "all" else split,
+            harvest=harvest,
             settings=settings,
+            dataset=dataset,
+            init=registry.get(init) if init else None,
             progress=lambda step, steps, loss: show(step, steps, f"loss {loss:.3f}"),
         )
+    if not first:
+        return
     for reason, count in card.counts.items():
-        console.print(f"{count:7,} {reason}")
+        if count:
+            console.print(f"{count:7,} {reason}")
+    if gated is not False:
+        card = _gate(card, registry, demanded=bool(gated), **choice)
     if as_json:
         print_json(asdict(card))
-    else:
-        ends = f", loss {card.loss[0]:.3f} to {card.loss[-1]:.3f}" if card.loss else ""
-        click.echo(f"{card.id}: {card.examples} examples{ends}, {card.seconds:.0f} s, in {card.folder}")
-        console.print(f"measure it: cmat-graph evaluate --base {base} --adapter {card.id} --adapters {adapters_dir}")
+        return
+    ends = f", loss {card.loss[0]:.3f} to {card.loss[-1]:.3f}" if card.loss else ""
+    click.echo(f"{card.id}: {card.examples} examples{ends}, {card.seconds:.0f} s, in {card.folder}")
+    click.echo(card.verdict)
+    console.print(f"measure it: cmat-graph evaluate --base {base} --adapter {card.id} --adapters {adapters_dir}")
+
+
+def _gate(
+    card: AdapterCard,
+    registry: AdapterRegistry,
+    *,
+    demanded: bool,
+    gate_env: str,
+    tasks: str,
+    size: int,
+    task_seed: int,
+    gate_split: str,
+    gate_limit: int | None,
+    **other: Any,
+) -> AdapterCard:
+    """Let the gate decide, where the environment has the tasks that the adapter learned from."""
+    from cmat_graph.envs import load_env
+    from cmat_graph.gate import gate, settle
+    from cmat_graph.splits import validation_tasks
+
+    env = load_env(gate_env, tasks=tasks, size=size, seed=task_seed)
+    known = {task.id for task in env.tasks()}
+    share = float(card.harvest.get("validation_share", other["validation_share"]))
+    held = validation_tasks(env.tasks(), share) if gate_split == VALIDATION else env.tasks(gate_split)
+    if not demanded and (not held or not known & tasks_of(card)):
+        console.print("not gated: it learned from other tasks than these; name them with --tasks, --size, --task-seed")
+        return card
+    try:
+        with progress("Gate", 2 * len(held[:gate_limit])) as show:
+            result = gate(card, held[:gate_limit], env=env, registry=registry, report=show)
+    except LeakError as exc:  # its dataset was divided in another way
+        if demanded:
+            raise
+        console.print(f"not gated: {exc}")
+        return card
+    return settle(registry, result)
+
+
+def _open(url: str) -> SQLTraceStore:
+    """Open traces that are there already; SQLite would make an empty database of a typing mistake."""
+    file = url.removeprefix("sqlite:///")
+    if file != url and not Path(file).is_file():
+        raise ConfigurationError(f"no trace database at {file}; record with: cmat-graph run --traces {url}")
+    return SQLTraceStore(url)
+
+
+def _quiet(*told: object) -> None:
+    """Show nothing: the first process does."""

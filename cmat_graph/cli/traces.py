@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from cmat_graph.cli import print_json
+from cmat_graph.cli.imports import import_command
 from cmat_graph.cli.shared import json_option
 from cmat_graph.diagnosis import diagnose
 from cmat_graph.errors import ConfigurationError
@@ -25,6 +26,9 @@ def command() -> None:
     Example:
       cmat-graph traces list --traces sqlite:///cmat-demo/traces.db
     """
+
+
+command.add_command(import_command)
 
 
 @command.command("list")

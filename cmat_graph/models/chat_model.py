@@ -18,12 +18,13 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, PrivateAttr, SkipValidation, model_validator
 
 from cmat_graph.adapters import AdapterCard, AdapterRegistry
-from cmat_graph.errors import AdapterNotFoundError, ConfigurationError, EngineBusyError
+from cmat_graph.errors import AdapterNotFoundError, ConfigurationError, EngineBusyError, UnsupportedAdapterError
 from cmat_graph.models.chat.calls import PROVIDER, Answerer, Call, Wanted, prepare, to_sampling
 from cmat_graph.models.chat.deadline import deadline, in_thread, on_loop
 from cmat_graph.models.chat.messages import to_chat, to_chunk, to_last_chunk, to_message
 from cmat_graph.models.chat.parsing import parse_reply
 from cmat_graph.models.chat.structured import Method, structured_output
+from cmat_graph.models.chat.trained import warn_of_template, whole_model
 from cmat_graph.models.decoding.rows import ChatEngine, Pending, Reply
 
 REPLY_TOKENS = 128
@@ -138,7 +139,7 @@ class TinyAgent(BaseChatModel):
             source, adapter = source.base, source
         card = registry.get(adapter) if isinstance(adapter, str) else adapter
         name = os.fspath(source)
-        engine = shared_engine(name, dtype=dtype)
+        engine = shared_engine(whole_model(card, name) if card is not None and card.is_full else name, dtype=dtype)
         if preset:
             from cmat_graph.models.chat.presets import preset_of
 
@@ -146,8 +147,10 @@ class TinyAgent(BaseChatModel):
         model = cls(model=name, engine=engine, adapter=card.id if card is not None else "", **settings)
         model._registry = registry
         if card is not None:
+            warn_of_template(card, engine.tokenizer)
             # under its key: other registries may have adapters of the same name
-            model._card, model._key = card, engine.load_adapter(card, name=card.key)
+            model._card = card
+            model._key = "" if card.is_full else engine.load_adapter(card, name=card.key)
         return model
 
     @property
@@ -321,6 +324,8 @@ class TinyAgent(BaseChatModel):
         loaded = {each.name: each for each in self.engine.adapters()} | {e.key: e for e in self.engine.adapters()}
         found = loaded.get(wanted)
         card = found.card if found is not None else self._find(wanted)  # a node's may have been promoted meanwhile
+        if card.is_full:
+            raise UnsupportedAdapterError(f"{card.id} is a whole model, no adapter; open it with TinyAgent.load(card)")
         found = found or loaded.get(card.key)
         key = found.key if found is not None else self.engine.load_adapter(card, name=card.key)
         model = base if name is None else name

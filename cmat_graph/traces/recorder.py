@@ -196,6 +196,10 @@ def to_message(message: BaseMessage) -> Message:
         told["tool_calls"] = _tool_calls(message)
     elif message.type == "tool":
         told["tool_call_id"] = str(getattr(message, "tool_call_id", ""))
+        if getattr(message, "status", "") == "error":
+            told["error"] = True
+        if getattr(message, "status", "") == "error":
+            told["error"] = True
     return told
 
 

@@ -251,7 +251,8 @@ class SQLTraceStore:
             found = {row.id: row for row in connection.execute(_of(tables.episodes, tables.episodes.c.id, ids))}
             steps: dict[str, list[Step]] = {}
             for row in connection.execute(_of(tables.steps, tables.steps.c.episode_id, ids)):
-                values = {name: row._mapping[name] for name in _FIELDS}
+                recorded = row._mapping
+                values = {name: recorded[name] for name in _FIELDS}
                 for name, empty in (("key", ""), ("tool_calls", []), ("tools", []), ("told", {})):  # old rows have none
                     values[name] = values[name] or empty
                 steps.setdefault(row.episode_id, []).append(Step(**values))

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypeVar
@@ -47,7 +48,7 @@ class Origin:
     env: str = ""
     node: str = "assistant"
     source: Literal["agent", "general"] = "agent"
-    """Which family of instructions it belongs to (`cmat.md` F15)."""
+    """Which family of instructions it belongs to (formula F15)."""
     augmented: str = ""
     """How it was made from another row; empty for what was recorded."""
 
@@ -107,14 +108,24 @@ class Dataset:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         try:
-            self.manifest: dict[str, Any] = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as exc:
+            told = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
+            if not isinstance(told, dict) or not isinstance(told.get("rows"), dict) or "sha256" not in told:
+                raise ValueError(f"{MANIFEST} lacks `rows` and `sha256`")
+        except (OSError, ValueError, RecursionError) as exc:
             raise DatasetError(f"no dataset in {folder}: {exc}; make one with: cmat-graph dataset make") from exc
+        self.manifest: dict[str, Any] = told
 
     @property
     def hash(self) -> str:
-        """SHA-256 of what is trained on; where it came from does not count, nor does its order."""
-        return str(self.manifest["sha256"])
+        """SHA-256 of what is trained on; where it came from does not count, nor does its order.
+
+        Of files that were changed by hand since it was made, it is that of the files.
+        """
+        known = self.manifest.get("files", {})
+        now = hash_files(self.folder)
+        if not known or now == known:
+            return str(self.manifest["sha256"])
+        return hashlib.sha256(json.dumps(now, sort_keys=True).encode()).hexdigest()
 
     def examples(self, part: Part = "train") -> Iterator[Example]:
         """Read the conversations."""
@@ -136,12 +147,15 @@ class Dataset:
         file = self.folder / f"{FILES[row]}.{part}.jsonl"
         if not file.is_file():
             return
-        with file.open(encoding="utf-8") as lines:
+        with file.open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 try:
-                    yield from_row(row, json.loads(line))
-                except (ValueError, TypeError, KeyError) as exc:
-                    raise DatasetError(f"{file}, line {number}: {exc}; make the dataset anew") from exc
+                    found = from_row(row, json.loads(line.decode("utf-8")))
+                except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
+                    raise DatasetError(
+                        f"{file}, line {number}: {type(exc).__name__} {exc}; mend it, or make the dataset anew"
+                    ) from exc
+                yield found
 
 
 def to_row(row: Row) -> dict[str, Any]:
@@ -150,15 +164,56 @@ def to_row(row: Row) -> dict[str, Any]:
 
 
 def from_row(row: type[R], values: dict[str, Any]) -> R:
-    """Read a row back."""
+    """Read a row back.
+
+    Raises:
+        ValueError: A message is none, or weighs what no message can.
+        TypeError, KeyError: A field lacks, or is too many.
+
+    """
     origin = values["origin"]
-    return row(**{**values, "origin": Origin(**{**origin, "episodes": tuple(origin["episodes"])})})
+    read = row(**{**values, "origin": Origin(**{**origin, "episodes": tuple(origin["episodes"])})})
+    if isinstance(read, Example):
+        messages = [*read.messages]
+    else:
+        replies = [read.chosen, read.rejected] if isinstance(read, Pair) else [read.completion]
+        messages = [*read.prompt, *replies]
+    for at, message in enumerate(messages):
+        _check(message, f"message {at}")
+    if not isinstance(read.tools, list) or not all(isinstance(tool, Mapping) for tool in read.tools):
+        raise ValueError("tools is no list of objects")
+    return read
+
+
+def _check(message: Mapping[str, Any], name: str) -> None:
+    if not isinstance(message["role"], str) or not isinstance(message["content"], str):
+        raise ValueError(f"{name}: role and content are texts")
+    message["content"].encode()  # half a surrogate pair fails here, as a ValueError
+    weight = message.get("weight", 0.0)
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+        raise ValueError(f"{name}: a weight is a number from 0 up, not {weight!r}")
+    if weight and message["role"] != "assistant":
+        raise ValueError(f"{name} weighs {weight}, and only an assistant's can be learned; take its weight out")
+    for call in message.get("tool_calls", ()):
+        if not isinstance(call["name"], str) or not isinstance(call["args"], Mapping) or "id" not in call:
+            raise ValueError(f"{name}: a call has a name, arguments as an object, and an id")
 
 
 def hash_row(row: Row) -> str:
     """Hash what a row teaches, and not where it came from."""
     taught = {name: value for name, value in asdict(row).items() if name not in ("origin", "kind", "contrast")}
     return hashlib.sha256(json.dumps(taught, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def hash_files(folder: Path) -> dict[str, str]:
+    """Hash the files of training rows in a folder, for the manifest."""
+    found = {}
+    for name in FILES.values():
+        file = folder / f"{name}.train.jsonl"
+        if file.is_file():
+            with file.open("rb") as rows:
+                found[file.name] = hashlib.file_digest(rows, "sha256").hexdigest()
+    return found
 
 
 def hash_task(text: str) -> str:

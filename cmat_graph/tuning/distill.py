@@ -1,49 +1,87 @@
-"""The whole way from recorded episodes to a registered adapter."""
+"""The whole way from recorded episodes to a registered adapter: harvest, train, register with a card.
+
+Every stage may be killed: the same call goes on from the last checkpoint. Nothing half made is ever registered.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import shutil
 import time
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from pathlib import Path
+from typing import Any, TypeVar
 
 from cmat_graph.adapters import AdapterCard, AdapterRegistry
+from cmat_graph.adapters.card import hash_episodes
+from cmat_graph.adapters.registry import check_name
 from cmat_graph.bases import hash_base, resolve_base
-from cmat_graph.errors import ConfigurationError, EmptyHarvestError
+from cmat_graph.errors import AdapterMismatchError, ConfigurationError, EmptyHarvestError
 from cmat_graph.traces.base import TraceStore
-from cmat_graph.tuning.curate import curate
-from cmat_graph.tuning.harvest import harvest
-from cmat_graph.tuning.old_dataset import hash_examples, write_dataset
-from cmat_graph.tuning.settings import LoraSettings
+from cmat_graph.tuning.dataset import FILES, Dataset, Example, Judged, Pair, Row
+from cmat_graph.tuning.harvest import harvest as make_dataset
+from cmat_graph.tuning.settings import Objective, TrainSettings
+from cmat_graph.tuning.sources import HarvestSettings
+from cmat_graph.types import Task
 
-NODES = ("assistant",)
-"""The seats whose right answers can be told from the traces."""
+Progress = Callable[[int, int, float], None]
+"""Called with step, number of steps, and the latest loss."""
+DATASET, EPISODES = "dataset", "episodes.txt"
+MOST_EPISODES = 300
+"""Ids of episodes that stand on a card; of more it keeps the number and the hash."""
+ROWS: dict[Objective, type[Row]] = {"sft": Example, "dpo": Pair, "kto": Judged}
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """One distillation, once its dataset is there."""
+
+    card: AdapterCard
+    dataset: Dataset
+    location: str
+    settings: TrainSettings
+    init: Path | None
+    work: Path
+    progress: Progress | None
 
 
 def distill(
-    traces: TraceStore,
+    traces: TraceStore | None,
     registry: AdapterRegistry,
     *,
-    node: str = "assistant",
+    node: str | None = None,
     base: str = "nano",
     name: str | None = None,
-    run: str | None = None,
-    split: str | None = "train",
-    settings: LoraSettings = LoraSettings(),
-    progress: Callable[[int, int, float], None] | None = None,
+    harvest: HarvestSettings = HarvestSettings(),
+    settings: TrainSettings = TrainSettings(),
+    dataset: str | Path | None = None,
+    init: AdapterCard | None = None,
+    held_out: Collection[Task] = (),
+    paraphraser: Callable[[str], str] | None = None,
+    progress: Progress | None = None,
 ) -> AdapterCard:
     """Train an adapter for a node from what was recorded, and register it.
 
+    Killed, the same call goes on from the last checkpoint, which lies in the registry under `NODE/.NAME-work` until
+    the adapter is there. Under torchrun all processes call it, with the same arguments.
+
     Args:
-        traces: Where the episodes are.
+        traces: Where the episodes are; not needed with a dataset.
         registry: Where the adapter goes, with its dataset in `dataset/` and its card.
-        node: The seat to train for.
+        node: The seat to train for; None takes the harvest's.
         base: `nano`, a model folder, or a hub id.
-        name: The adapter's name; by default the first digits of its dataset's hash.
-        run: Take only episodes of this run.
-        split: Take only episodes of this split; None takes all. Test tasks belong to no training.
+        name: The adapter's name; by default the first digits of a hash of data, base and settings.
+        harvest: Which rows are made of which episodes.
         settings: How to train.
+        dataset: A dataset that was made before; then nothing is harvested.
+        init: An adapter of the same method on the same base to go on from; None begins from the bare base.
+        held_out: Tasks of an evaluation, whose episodes are left out whatever their split says.
+        paraphraser: Words a task's text anew, for `augment=("paraphrase",)`; None goes by rules.
         progress: Called with step, steps and loss.
 
     Returns:
@@ -51,44 +89,168 @@ def distill(
 
     Raises:
         EmptyHarvestError: No recorded episode is worth training on.
+        AdapterMismatchError: `init` is of another base or method.
+        ConfigurationError: Arguments that cannot work; the message names the fix.
+        TrainingError: The loss is no number any more; the last good checkpoint is kept.
+
+    Example:
+        >>> from cmat_graph.traces import SQLTraceStore
+        >>> card = distill(SQLTraceStore("sqlite:///t.db"), AdapterRegistry())  # doctest: +SKIP
 
     """
-    if node not in NODES:
-        raise ConfigurationError(f"no adapter can be distilled for {node!r}; known: {', '.join(NODES)}")
+    node = node or harvest.node
+    harvest = replace(harvest, node=node)
+    check_name(node)
+    if name is not None:
+        check_name(name)
     location = resolve_base(base)
-    found, counts = harvest(traces.episodes(run=run, split=split), node=node)
-    examples = curate(found, counts)
-    if not examples:
-        told = (
-            "; ".join(f"{reason}: {count}" for reason, count in sorted(counts.items()) if count) or "no episodes at all"
-        )
-        raise EmptyHarvestError(
-            f"nothing to train {node!r} on in split {split!r} ({told}); record solved episodes first, "
-            "for example with: cmat-graph run --assistant expert --split train"
-        )
-    train = import_module("cmat_graph.tuning.train")  # torch, transformers, peft and trl live there
+    base_hash = hash_base(location)
+    _check_init(init, base, base_hash, settings)
     start = time.monotonic()
-    digest = hash_examples(examples)
+    shelf = registry.root / node
+    drawn = Path(dataset) if dataset else shelf / f".{name or _digest(asdict(harvest))}-dataset"
+
+    def collect() -> str:
+        if not dataset:
+            if traces is None:
+                raise ConfigurationError("there is nothing to train on: give traces, or a dataset made before")
+            make_dataset(traces, drawn, settings=harvest, held_out=held_out, paraphraser=paraphraser)
+        return str(drawn)
+
+    found = Dataset(_first(collect))
+    if not found.count(ROWS[settings.objective]):
+        told = _nothing(found, node, settings.objective)
+        if not dataset:
+            shutil.rmtree(drawn, ignore_errors=True)
+        raise EmptyHarvestError(told)
+    origin = {"data": found.hash, "base": base_hash or base, "init": init.key if init else "", **asdict(settings)}
     card = AdapterCard(
-        name=name or digest[:8],
+        name=name or _digest(origin),
         node=node,
         base=base,
-        base_hash=hash_base(location),
-        dataset_hash=digest,
+        base_hash=base_hash,
+        method=settings.method,
+        init=init.key if init else "",
+        dataset_hash=found.hash,
+        harvest=found.manifest.get("settings", asdict(harvest)),
         settings=asdict(settings),
     )
+    work = shelf / f".{card.name}-work"
+    plan = _Plan(
+        card=card,
+        dataset=found,
+        location=location,
+        settings=settings,
+        init=Path(init.folder) if init else None,
+        work=work,
+        progress=progress,
+    )
+    if _rank():
+        _train(plan, work / f"process-{_rank()}")
+    else:
+        registry.add(card, lambda folder: _make(plan, folder, start))
+        leftovers = shelf.glob(f".{card.name}-{'[0-9a-f]' * 8}")  # of processes that were killed while they saved
+        for folder in (work, *([] if dataset else [drawn]), *leftovers):
+            shutil.rmtree(folder, ignore_errors=True)
+    return _first(lambda: registry.get(card.id))
 
-    def write(folder: Path) -> AdapterCard:
-        write_dataset(examples, folder / "dataset", counts=dict(counts))
-        trained = train.train_lora(examples, location, folder, settings=settings, progress=progress)
-        counts["examples left out: too long"] += trained.too_long
-        return replace(
-            card,
-            examples=trained.examples,
-            counts=dict(counts),
-            loss=trained.loss,
-            versions=trained.versions,
-            seconds=round(time.monotonic() - start, 1),
+
+def tasks_of(card: AdapterCard) -> set[str]:
+    """Return ids and text hashes of the tasks that an adapter's training rows came from; empty without its dataset."""
+    folder = Path(card.folder, DATASET)
+    if not card.folder or not folder.is_dir():
+        return set()
+    origins = [row.origin for row in _rows(Dataset(folder), "train")]
+    return {origin.task_id for origin in origins} | {origin.task_hash for origin in origins if origin.task_hash}
+
+
+def _make(plan: _Plan, folder: Path, start: float) -> AdapterCard:
+    """Fill an adapter's folder; return its card."""
+    shutil.copytree(plan.dataset.folder, folder / DATASET)
+    episodes = _episodes(folder / DATASET)
+    trained = _train(plan, folder)
+    return replace(
+        plan.card,
+        template_hash=_hash_template(plan.location),
+        examples=trained.examples,
+        tokens=trained.tokens,
+        episodes=episodes if len(episodes) <= MOST_EPISODES else [],
+        episode_count=len(episodes),
+        episodes_hash=hash_episodes(episodes),
+        counts={**plan.dataset.manifest.get("counts", {}), **trained.counts},
+        loss=trained.loss,
+        validation_loss=trained.eval_loss,
+        versions=trained.versions,
+        seconds=round(time.monotonic() - start, 1),
+    )
+
+
+def _train(plan: _Plan, target: Path) -> Any:
+    train = import_module("cmat_graph.tuning.train").train  # torch, transformers, peft and trl live there
+    return train(
+        plan.dataset,
+        plan.location,
+        target,
+        settings=plan.settings,
+        work=plan.work,
+        init=plan.init,
+        progress=plan.progress,
+    )
+
+
+def _check_init(init: AdapterCard | None, base: str, base_hash: str, settings: TrainSettings) -> None:
+    if init is None:
+        return
+    if (init.base_hash or init.base) != (base_hash if init.base_hash else base):
+        raise AdapterMismatchError(
+            f"{init.id} was trained on {init.base}, not on {base}; begin from an adapter of {base}"
+        )
+    if init.method != settings.method:
+        raise AdapterMismatchError(
+            f"{init.id} is {init.method}, and {settings.method} cannot go on from it; train with --method {init.method}"
         )
 
-    return registry.add(card, write)
+
+def _nothing(dataset: Dataset, node: str, objective: Objective) -> str:
+    counts = dataset.manifest.get("counts", {})
+    told = "; ".join(f"{reason}: {count}" for reason, count in counts.items() if count) or "no rows at all"
+    other = [word for word, row in ROWS.items() if dataset.count(row)]
+    fix = f"train with --objective {other[0]}" if other else "record solved and failed episodes first"
+    return f"nothing to train {node!r} on with {objective} ({told}); {fix}"
+
+
+def _rows(dataset: Dataset, part: str) -> Iterator[Row]:
+    for row in FILES:
+        yield from dataset._read(row, part)  # type: ignore[type-var,arg-type]
+
+
+def _episodes(folder: Path) -> list[str]:
+    """Return the ids of the episodes that a dataset's rows came from; write them down where the harvest did not."""
+    file = folder / EPISODES
+    if not file.is_file():
+        found = {each for row in _rows(Dataset(folder), "train") for each in row.origin.episodes}
+        file.write_text("".join(f"{each}\n" for each in sorted(found)), encoding="utf-8")
+    return sorted(file.read_text(encoding="utf-8").split())
+
+
+def _hash_template(location: str) -> str:
+    """Hash the chat template by which prompts of this base are rendered."""
+    tokenizer = import_module("transformers").AutoTokenizer.from_pretrained(location)
+    return hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()
+
+
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def _rank() -> int:
+    """Return this process's number under torchrun; 0 for the first or only one."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def _first(do: Callable[[], T]) -> T:
+    """Let the first process do something, and give all of them what came of it."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return do()
+    result: T = import_module("cmat_graph.tuning.train.processes").first(do)
+    return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,6 +51,8 @@ class TrainSettings:
     seed: int = 0
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto` is bfloat16 where the device computes in it faster, else float32."""
+    sharding: Literal["", "fsdp", "zero2", "zero3"] = ""
+    """Divide the weights among torchrun's processes: FSDP, or DeepSpeed's ZeRO 2 or 3. Empty: each has them all."""
     report_to: tuple[str, ...] = ()
     """Besides TensorBoard: `wandb`, `mlflow`, where they are installed."""
 
@@ -59,6 +62,8 @@ class TrainSettings:
                 f"no method {self.method!r} or objective {self.objective!r}; methods: {', '.join(METHODS)}; "
                 f"objectives: {', '.join(OBJECTIVES)}"
             )
+        if not all(map(math.isfinite, (self.epochs, self.beta, self.dropout, self.learning_rate or 0.0))):
+            raise ConfigurationError("epochs, beta, dropout and learning rate must be numbers, and finite")
         if min(self.rank, self.alpha, self.batch_size, self.max_length, self.virtual_tokens) < 1 or self.epochs <= 0:
             raise ConfigurationError("rank, alpha, virtual tokens, batch size, length and epochs must be positive")
         if min(self.max_steps, self.micro_batch, self.save_steps) < 0 or self.beta <= 0:
@@ -73,6 +78,3 @@ class TrainSettings:
             return self.learning_rate
         rate = _RATES.get(self.method, _RATE)
         return rate if self.objective == "sft" else rate * _PREFERENCE_SHARE
-
-
-LoraSettings = TrainSettings

@@ -39,7 +39,7 @@ class HarvestSettings:
     balance: bool = False
     """Weigh environments equally, however many rows each has."""
     eta: float = 1.0
-    """Share of the loss that agent rows have; the rest goes to `general` ones (`cmat.md` F15). 1 takes no general rows,
+    """Share of the loss that agent rows have; the rest goes to `general` ones (formula F15). 1 takes no general rows,
     0 only them."""
     general: str = ""
     """JSONL file of general instructions: `messages`, `conversations` or alpaca rows."""
@@ -49,6 +49,8 @@ class HarvestSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1 or not 0 < self.near_equal <= 1 or not 0 <= self.validation_share < 1:
             raise ConfigurationError("eta, near_equal and validation_share are shares between 0 and 1")
+        if not 0 <= self.min_reward <= 1:
+            raise ConfigurationError(f"a reward is between 0 and 1, not {self.min_reward}: min_reward")
         if self.eta < 1 and not self.general:
             raise ConfigurationError("a share of general instructions needs a file of them: --general FILE")
         if min(self.max_per_task, self.copies, self.max_chars) < 0:

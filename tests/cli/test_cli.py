@@ -120,8 +120,11 @@ def test_what_was_recorded_can_be_looked_at(call):
         (["evaluate", "--base", "unknown"], "no model 'unknown'"),
         (["run", "--fallback-below", "0.5"], "name it with --fallback"),
         (["evaluate", "--fallback-below", "0.5"], "name it with --fallback"),
-        (["distill"], "nothing to train 'assistant' on"),
-        (["distill", "--node", "nobody"], "no adapter can be distilled for 'nobody'"),
+        (["distill"], "no trace database at traces.db"),
+        (["distill", "--dataset", "nowhere"], "no dataset in nowhere"),
+        (["distill", "--dataset", "nowhere", "--name", "../x"], "no name for a node or adapter"),
+        (["improve", "--nodes", "user"], "no node 'user' to improve"),
+        (["improve", "--objective", "dpo"], "--start previous"),
         (["distill", "--epochs", "0"], "must be positive"),
         (["adapters", "show", "none"], "no adapter 'none'"),
         (["traces", "show"], "no trace database at traces.db"),
@@ -186,9 +189,10 @@ def _finished(path):
 @pytest.mark.slow
 def test_distil_evaluate_and_swap_from_the_shell(call):
     call("run", "--assistant", "expert", "--split", "train", "--size", 32, "--run", "expert")
-    code, out, _ = call("distill", "--run", "expert", "--epochs", 1, "--json")
+    code, out, _ = call("distill", "--run", "expert", "--size", 32, "--epochs", 1, "--json")
     card = json.loads(out)
     assert (code, card["node"], card["base"]) == (0, "assistant", "nano")
+    assert card["gate"]["verdict"].startswith(("promoted: ", "kept: not better"))
     code, out, _ = call("evaluate", "--adapter", "assistant", "--size", 32, "--limit", 4, "--json")
     arms = json.loads(out)["arms"]
     assert [arm["name"] for arm in arms] == ["base", "base+loop", "tuned", "tuned+loop"]
@@ -197,6 +201,16 @@ def test_distil_evaluate_and_swap_from_the_shell(call):
     assert call("adapters", "promote", "assistant")[0] == 0
     assert call("adapters", "list")[1].startswith("* assistant/")
     assert call("run", "--adapter", "assistant", "--size", 32, "--limit", 2)[0] == 0
+    assert "by hand" in call("adapters", "history")[1]
+    assert "vllm serve" in call("adapters", "export", card["name"])[1]
+    assert call("adapters", "merge", card["name"], "merged")[0] == 0
+    assert call("run", "--assistant", "merged", "--size", 32, "--limit", 1)[0] == 0
+    code, out, _ = call("adapters", "compare", card["name"], card["name"], "--json")
+    assert json.loads(out)["differ"] == {}
+    while json.loads(call("adapters", "history", "--json")[1])[-1]["name"]:
+        assert call("adapters", "rollback")[0] == 0
+    code, _, err = call("run", "--adapter", "assistant", "--size", 32)
+    assert (code, "rolled back to its base" in err) == (1, True)
 
 
 @pytest.mark.slow

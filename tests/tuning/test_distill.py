@@ -1,57 +1,115 @@
-"""A real LoRA, trained with TRL and PEFT on the bundled model, put back into the graph."""
+"""From recorded episodes to a registered adapter, with real training of the bundled model, and back into the graph."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from cmat_graph import AdapterRegistry, create_cmat_graph, run_episodes
-from cmat_graph.errors import AdapterMismatchError, EmptyHarvestError
+from cmat_graph import AdapterCard, AdapterRegistry, create_cmat_graph, run_episodes
+from cmat_graph.errors import AdapterMismatchError, ConfigurationError, DatasetError, EmptyHarvestError
 from cmat_graph.models import ExpertChatModel
 from cmat_graph.models.chat_model import TinyAgent
-from cmat_graph.tuning import LoraSettings, distill
+from cmat_graph.splits import is_validation
+from cmat_graph.traces import SQLTraceStore
+from cmat_graph.tuning import Dataset, TrainSettings, distill
+from cmat_graph.tuning.distill import tasks_of
 
-pytestmark = pytest.mark.slow
+QUICK = TrainSettings(epochs=8, batch_size=8, save_steps=4)
+
+
+def record(env, traces, size=24):
+    graph = create_cmat_graph(ExpertChatModel(demonstrations=env.demonstrations())).compile()
+    run_episodes(graph, env.tasks("train")[:size], env=env, traces=traces, run="expert")
 
 
 @pytest.fixture(scope="module")
 def distilled(env, tmp_path_factory):
-    from cmat_graph.traces import SQLTraceStore
-
     folder = tmp_path_factory.mktemp("distil")
     traces = SQLTraceStore(f"sqlite:///{folder / 'traces.db'}")
-    graph = create_cmat_graph(ExpertChatModel(demonstrations=env.demonstrations())).compile()
-    run_episodes(graph, env.tasks("train")[:24], env=env, traces=traces, run="expert")
+    record(env, traces)
     registry = AdapterRegistry(folder / "adapters")
     steps = []
-    card = distill(
-        traces,
-        registry,
-        settings=LoraSettings(epochs=8, batch_size=8),
-        progress=lambda step, total, loss: steps.append((step, total)),
-    )
+    card = distill(traces, registry, settings=QUICK, progress=lambda step, total, loss: steps.append((step, total)))
     return registry, card, steps, traces
 
 
+# -- what is refused, before anything heavy ----------------------------------------------------------------------
+
+
+def test_mistakes_are_named_before_anything_is_trained(env, traces, tmp_path):
+    registry = AdapterRegistry(tmp_path / "adapters")
+    with pytest.raises(EmptyHarvestError, match="no episodes at all"):
+        distill(traces, registry)
+    with pytest.raises(ConfigurationError, match="no name for a node or adapter"):
+        distill(traces, registry, name="../x")
+    with pytest.raises(ConfigurationError, match="nothing to train on: give traces"):
+        distill(None, registry)
+    with pytest.raises(DatasetError, match="no dataset in"):
+        distill(None, registry, dataset=tmp_path / "nowhere")
+    record(env, traces, size=8)
+    with pytest.raises(EmptyHarvestError, match=r"nothing to train 'assistant' on with dpo.*--objective sft"):
+        distill(traces, registry, settings=TrainSettings(objective="dpo"))
+    assert registry.list() == []
+
+
+def test_it_goes_on_only_from_an_adapter_of_the_same_base_and_method(traces, tmp_path):
+    other = AdapterCard(name="one", node="assistant", base="org/other", base_hash="0" * 64)
+    with pytest.raises(AdapterMismatchError, match="was trained on org/other, not on nano"):
+        distill(traces, AdapterRegistry(tmp_path), init=other)
+    dora = AdapterCard(name="one", node="assistant", base="nano", method="dora")
+    with pytest.raises(AdapterMismatchError, match="--method dora"):
+        distill(traces, AdapterRegistry(tmp_path), init=dora)
+
+
+# -- one adapter -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
 def test_the_loss_falls_and_the_card_says_how(distilled):
     registry, card, steps, _ = distilled
     assert card.loss[-1] < card.loss[0] / 2
+    assert card.validation_loss[-1] < card.validation_loss[0]
     assert steps[-1][0] == steps[-1][1] == len(steps)
     assert registry.get("assistant") == card
-    assert card.examples == card.counts["examples"] > 24
+    assert card.tokens > 1000
     assert {"torch", "peft", "trl", "cmat-graph"} <= set(card.versions)
-    assert len(card.base_hash) == len(card.dataset_hash) == 64
+    assert [len(each) for each in (card.base_hash, card.dataset_hash, card.template_hash, card.episodes_hash)] == [
+        64
+    ] * 4
+    assert card.counts["episodes"] == 24
+    assert (card.harvest["seed"], card.settings["seed"], card.settings["epochs"]) == (0, 0, 8)
+    assert card.verdict == "not judged"
 
 
+@pytest.mark.slow
+def test_the_card_names_the_episodes_and_no_validation_task_taught(distilled, env):
+    _, card, _, traces = distilled
+    known = {episode.id: episode.task.id for episode in traces.episodes()}
+    assert card.episode_count == len(card.episodes)
+    assert set(card.episodes) <= set(known)
+    kept = {task.id for task in env.tasks("train")[:24] if is_validation(task.id)}
+    assert kept
+    assert not tasks_of(card) & kept
+    assert tasks_of(card) >= {known[episode] for episode in card.episodes} - kept
+
+
+@pytest.mark.slow
 def test_nothing_in_the_folder_names_a_path(distilled):
     _, card, _, _ = distilled
     texts = [path.read_text() for path in Path(card.folder).rglob("*") if path.suffix in (".json", ".jsonl", ".md")]
     assert len(texts) >= 4
     assert not [text for text in texts if "models/nano" in text or str(Path(card.folder).parents[2]) in text]
+    assert [path.name for path in Path(card.folder).parent.iterdir()] == [card.name]
 
 
+@pytest.mark.slow
 def test_the_node_is_replaced_and_the_base_is_still_there(distilled, env):
     _, card, _, traces = distilled
     base, tuned = TinyAgent.load("nano"), TinyAgent.load(card)
@@ -63,31 +121,21 @@ def test_the_node_is_replaced_and_the_base_is_still_there(distilled, env):
     assert base.invoke(task.prompt).text == before
 
 
+@pytest.mark.slow
 def test_calls_with_and_without_the_adapter_may_mix(distilled, env):
+    from concurrent.futures import ThreadPoolExecutor
+
     _, card, _, _ = distilled
     base, tuned = TinyAgent.load("nano"), TinyAgent.load(card)
     prompts = [task.prompt for task in env.tasks()[:6]]
     alone = [[model.invoke(p).text for p in prompts] for model in (base, tuned)]
-    from concurrent.futures import ThreadPoolExecutor
-
     with ThreadPoolExecutor(12) as pool:
         calls = [[pool.submit(model.invoke, p) for p in prompts] for model in (base, tuned)]
     assert [[call.result().text for call in row] for row in calls] == alone
 
 
-def test_the_served_prompt_is_the_trained_prompt(distilled, env):
-    _, card, _, _ = distilled
-    row = json.loads(Path(card.folder, "dataset", "dataset.jsonl").read_text().splitlines()[0])
-    tokenizer = TinyAgent.load("nano").engine.tokenizer
-    whole = tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False)
-    served = TinyAgent.load("nano").engine.encode(row["prompt"])
-    assert whole.startswith(tokenizer.decode(served))
-    assert whole == tokenizer.decode(served) + row["completion"][0]["content"] + tokenizer.eos_token
-
-
+@pytest.mark.slow
 def test_an_adapter_of_another_base_is_refused(distilled):
-    from dataclasses import replace
-
     _, card, _, _ = distilled
     with pytest.raises(AdapterMismatchError, match="was trained on"):
         TinyAgent.load("nano", adapter=replace(card, base_hash="0" * 64))
@@ -95,6 +143,7 @@ def test_an_adapter_of_another_base_is_refused(distilled):
         TinyAgent.load("nano", adapter=replace(card, base="Qwen/Qwen3-0.6B", base_hash=""))
 
 
+@pytest.mark.slow
 def test_two_adapters_of_one_name_do_not_answer_for_each_other(distilled, env, tmp_path):
     import shutil
 
@@ -113,8 +162,77 @@ def test_two_adapters_of_one_name_do_not_answer_for_each_other(distilled, env, t
     assert first.invoke(prompt).text == before
 
 
+@pytest.mark.slow
+def test_another_template_than_it_was_trained_by_is_warned_of(distilled, caplog):
+    _, card, _, _ = distilled
+    TinyAgent.load(card)
+    assert "another chat template" not in caplog.text
+    TinyAgent.load(replace(card, template_hash="0" * 64))
+    assert f"{card.id} was trained with another chat template" in caplog.text
+
+
+@pytest.mark.slow
 def test_examples_past_the_limit_are_left_out_never_cut(distilled):
     registry, _, _, traces = distilled
-    with pytest.raises(EmptyHarvestError, match="longer than 8 tokens"):
-        distill(traces, registry, name="none", settings=LoraSettings(max_length=8))
+    with pytest.raises(EmptyHarvestError, match="8 tokens"):
+        distill(traces, registry, name="none", settings=TrainSettings(max_length=8))
     assert [card.name for card in registry.list()] == [registry.get("assistant").name]
+
+
+@pytest.mark.slow
+def test_the_same_call_gives_the_same_name_and_another_setting_another(distilled, tmp_path):
+    _, card, _, _ = distilled
+    dataset = Path(card.folder, "dataset")
+    again = distill(None, AdapterRegistry(tmp_path / "a"), dataset=dataset, settings=QUICK)
+    assert (again.name, again.dataset_hash, again.loss) == (card.name, card.dataset_hash, card.loss)
+    small = replace(QUICK, max_steps=2)
+    other = distill(None, AdapterRegistry(tmp_path / "b"), dataset=dataset, settings=small, init=card)
+    assert other.name != card.name
+    assert other.init == card.key
+    assert other.loss[0] < card.loss[0] / 2
+    assert Dataset(dataset).hash == other.dataset_hash
+
+
+@pytest.mark.slow
+def test_killed_in_training_the_same_call_goes_on(distilled, tmp_path):
+    _, card, _, _ = distilled
+    code = (
+        "import os, signal, sys; from cmat_graph import AdapterRegistry\n"
+        "from cmat_graph.tuning import TrainSettings, distill\n"
+        "def show(step, steps, loss):\n"
+        "    if step == 7: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "distill(None, AdapterRegistry(sys.argv[1]), dataset=sys.argv[2], progress=show,\n"
+        "        settings=TrainSettings(epochs=8, batch_size=8, save_steps=4))"
+    )
+    dataset = Path(card.folder, "dataset")
+    command = [sys.executable, "-c", code, str(tmp_path), str(dataset)]
+    died = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, check=False)
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    registry = AdapterRegistry(tmp_path)
+    assert registry.list() == []
+    steps = []
+    done = distill(
+        None, registry, dataset=dataset, settings=QUICK, progress=lambda step, total, loss: steps.append(step)
+    )
+    assert steps[0] == 5
+    assert done.loss == pytest.approx(card.loss, abs=1e-3)
+    assert not list((tmp_path / "assistant").glob(f".{done.name}-work"))
+
+
+@pytest.mark.slow
+def test_a_fully_finetuned_model_stands_in_for_its_base(distilled, env, tmp_path, traces):
+    _, card, _, _ = distilled
+    registry = AdapterRegistry(tmp_path)
+    settings = TrainSettings(method="full", epochs=6, batch_size=8)
+    full = distill(None, registry, dataset=Path(card.folder, "dataset"), settings=settings)
+    assert full.is_full
+    assert len(full.weights_hash) == 64
+    model = TinyAgent.load(full)
+    prompt = env.tasks("train")[0].prompt
+    assert model.invoke(prompt).text != TinyAgent.load("nano").invoke(prompt).text
+    run_episodes(create_cmat_graph(model).compile(), env.tasks("train")[:2], env=env, traces=traces)
+    assert {step.adapter for e in traces.episodes() for step in e.steps} == {full.id}
+    assert TinyAgent.load("nano", adapter=full).invoke(prompt).text == model.invoke(prompt).text
+    with pytest.raises(AdapterMismatchError, match="was trained on nano, not on"):
+        TinyAgent.load(full.folder, adapter=full)
+    assert json.loads(Path(full.folder, "card.json").read_text())["base"] == "nano"

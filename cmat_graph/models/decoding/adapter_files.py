@@ -9,19 +9,22 @@ from typing import Any
 
 import torch
 from peft import PeftConfig
+from peft.utils.integrations import dequantize_module_weight
 from safetensors.torch import load as parse_safetensors
 
 from cmat_graph.adapters import CONFIG, WEIGHTS, AdapterCard
 from cmat_graph.errors import AdapterMismatchError, AdapterNotFoundError, UnsupportedAdapterError
-from cmat_graph.models.decoding.lora import AdapterWeights, Products, shape_of
+from cmat_graph.models.decoding.lora import AdapterWeights, Gains, Products, shape_of
 
 PLAIN = (
-    "use_dora", "use_qalora", "use_bdlora", "lora_bias", "layer_replication", "trainable_token_indices",
+    "use_qalora", "use_bdlora", "lora_bias", "layer_replication", "trainable_token_indices",
     "modules_to_save", "target_parameters", "alora_invocation_tokens", "kasa_config", "arrow_config",
     "monteclora_config", "velora_config",
 )  # fmt: skip
 """LoRA settings that change more than the product of two matrices; the engine runs adapters without them."""
 PREFIX = "base_model.model."
+LENGTH = "lora_magnitude_vector"
+"""What PEFT calls DoRA's trained lengths."""
 
 
 def read_adapter(card: AdapterCard, model: Any, *, weights_hash: str, max_rank: int) -> AdapterWeights:
@@ -70,7 +73,12 @@ def read_adapter(card: AdapterCard, model: Any, *, weights_hash: str, max_rank: 
             )
     try:
         if kind == "LORA":
-            return AdapterWeights(products=_products(card, config, tensors, model, max_rank))
+            products = _products(card, config, tensors, model, max_rank)
+            lengths = {name: tensor for name, tensor in tensors.items() if _is_length(name)}
+            if not config.use_dora:
+                return AdapterWeights(products=products)
+            products, gains = _set_lengths(card, products, lengths, model)
+            return AdapterWeights(products=products, gains=gains)
         if kind in ("P_TUNING", "PROMPT_TUNING", "PREFIX_TUNING"):
             return _virtual(card, tensors, model, is_past=kind == "PREFIX_TUNING")
     except (TypeError, AttributeError, ArithmeticError) as exc:
@@ -87,7 +95,8 @@ def _products(card: AdapterCard, config: Any, tensors: dict[str, torch.Tensor], 
     special = [name for name in PLAIN if getattr(config, name, None)]
     special += ["bias"] if config.bias != "none" else []
     special += [f"init_lora_weights={config.init_lora_weights}"] if _changes_base(config.init_lora_weights) else []
-    strange = [name for name in tensors if not name.endswith((".lora_A.weight", ".lora_B.weight"))]
+    matrices = [name for name in tensors if not (config.use_dora and _is_length(name))]
+    strange = [name for name in matrices if not name.endswith((".lora_A.weight", ".lora_B.weight"))]
     if special or strange:
         raise UnsupportedAdapterError(
             f"adapter {card.id} uses {', '.join(special) or strange[0]}, beyond plain LoRA on linear layers; "
@@ -115,9 +124,44 @@ def _products(card: AdapterCard, config: Any, tensors: dict[str, torch.Tensor], 
             )
         scale = _alpha(card, config, name) / (rank**0.5 if config.use_rslora else rank)
         found[name] = (a, b * scale)
-    if not found or 2 * len(found) != len(tensors):
+    if not found or 2 * len(found) != len(matrices):
         raise AdapterNotFoundError(f"adapter {card.id} is damaged: it lacks weights; restore its files")
     return found
+
+
+def _is_length(name: str) -> bool:
+    return name.endswith((LENGTH, f"{LENGTH}.weight"))
+
+
+def _set_lengths(
+    card: AdapterCard, products: Products, lengths: dict[str, torch.Tensor], model: Any
+) -> tuple[Products, Gains]:
+    """Turn DoRA's lengths m of the rows of W + s B A into products and gains.
+
+    The layer puts out m / |W + s B A| (W + s B A) x + bias, row by row: with g = m / |W + s B A| that is its own output
+    and (g - 1) W x + g s B A x.
+    """
+    modules = dict(model.named_modules())
+    scaled: Products = {}
+    gains: Gains = {}
+    for name, (a, b) in products.items():
+        length = lengths.get(f"{PREFIX}{name}.{LENGTH}", lengths.get(f"{PREFIX}{name}.{LENGTH}.weight"))
+        if length is None or length.numel() != b.shape[0]:
+            raise AdapterNotFoundError(
+                f"adapter {card.id} is damaged: {name} lacks its rows' lengths; restore its files"
+            )
+        weight = dequantize_module_weight(modules[name]).detach().to(a.device, torch.float32)
+        weight = weight.T if hasattr(modules[name], "nf") else weight
+        norm = torch.linalg.norm(weight + b.float() @ a.float(), dim=1)
+        gain = length.float().flatten() / norm
+        if not torch.isfinite(gain).all():
+            raise AdapterMismatchError(
+                f"adapter {card.id} leaves no row of {name} in this base; it was trained on {card.base}: load that base"
+            )
+        scaled[name], gains[name] = (a, b * gain[:, None]), gain - 1
+    if len(lengths) != len(products):
+        raise AdapterNotFoundError(f"adapter {card.id} is damaged: it has lengths without weights; restore its files")
+    return scaled, gains
 
 
 def _alpha(card: AdapterCard, config: Any, module: str) -> float:

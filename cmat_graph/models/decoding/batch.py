@@ -271,7 +271,7 @@ class Batch:
     def add_adapter(self, key: str, weights: AdapterWeights) -> None:
         """Have an adapter ready."""
         if weights.virtual is None:
-            self._mixer.add(key, weights.products)
+            self._mixer.add(key, weights.products, weights.gains)
         else:
             self._add_virtual(key, weights.virtual, is_past=weights.is_past)
 

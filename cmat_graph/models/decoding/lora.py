@@ -3,6 +3,9 @@ layer serve all groups.
 
 PEFT's own mixed batch loops over the adapters in each layer; gathering each row's matrices copies them for every row.
 Grouping the rows instead moves only activations, which are small, and reads each adapter's weights once.
+
+DoRA (Liu et al. 2024) also sets the length of each row of W + s B A. What the lengths are is known once an adapter is
+read, so it comes down to a product, its B scaled row by row, and a gain on what the layer itself puts out.
 """
 
 from __future__ import annotations
@@ -15,6 +18,10 @@ import torch
 
 Products = dict[str, tuple[torch.Tensor, torch.Tensor]]
 """By module: A [rank, in] and B [out, rank], the scale already in B."""
+Gains = dict[str, torch.Tensor]
+"""By module: how much more of the layer's own output, without its bias, is put out [out]; DoRA's."""
+Banks = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
+"""Of one layer, for all adapters: A [adapters, in, rank], B [adapters, rank, out], gains [adapters, out] or none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +30,8 @@ class AdapterWeights:
 
     products: Products = field(default_factory=dict)
     """LoRA."""
+    gains: Gains = field(default_factory=dict)
+    """DoRA's, beside its products."""
     virtual: torch.Tensor | None = None
     """P-Tuning and prompt tuning: embeddings [tokens, hidden]; prefix tuning: [tokens, layers * 2 * width]."""
     is_past: bool = False
@@ -36,7 +45,7 @@ class AdapterWeights:
     @property
     def bytes(self) -> int:
         """What it takes in memory."""
-        tensors = [t for pair in self.products.values() for t in pair]
+        tensors = [t for pair in self.products.values() for t in pair] + list(self.gains.values())
         tensors += [self.virtual] if self.virtual is not None else []
         return sum(t.numel() * t.element_size() for t in tensors)
 
@@ -69,9 +78,10 @@ class Mixer:
         self._layers: dict[str, MixedLinear] = {}
         self._slots: list[str | None] = []
         self._ranks: dict[str, int] = {}
+        self._gained: set[str] = set()
         self.plan: Plan | None = None
 
-    def add(self, key: str, products: Products) -> None:
+    def add(self, key: str, products: Products, gains: Gains | None = None) -> None:
         """Put an adapter into the banks, into the place of one that has left or at the end.
 
         Nothing has changed when memory runs out on the way.
@@ -84,22 +94,26 @@ class Mixer:
             name: self._layers.get(name) or MixedLinear(self, modules[name], self._model.dtype)
             for name in self._layers.keys() | products.keys()
         }
-        banks = {name: layer.resized(count, rank_of_all) for name, layer in layers.items()}
-        for name, (a, b) in banks.items():
+        gained = self._gained | ({key} if gains else set())
+        banks = {name: layer.resized(count, rank_of_all, gained=bool(gained)) for name, layer in layers.items()}
+        for name, (a, b, gain) in banks.items():
             a[slot], b[slot] = 0, 0
             if name in products:
                 down, up = products[name]
                 a[slot, :, : down.shape[0]] = down.T
                 b[slot, : up.shape[1]] = up.T
+            if gain is not None:
+                gain[slot] = gains[name] if gains and name in gains else 0
         for name, layer in layers.items():
-            layer.install(*banks[name])
-        self._layers, self._ranks[key] = layers, rank
+            layer.install(banks[name])
+        self._layers, self._ranks[key], self._gained = layers, rank, gained
         self._slots[slot:] = [key, *self._slots[slot + 1 :]]
 
     def remove(self, key: str) -> None:
         """Free an adapter's place; the banks shrink where it was the last, or the one of the largest rank."""
         self._slots[self._slots.index(key)] = None
         del self._ranks[key]
+        self._gained.discard(key)
         while self._slots and self._slots[-1] is None:
             self._slots.pop()
         if not self._slots:
@@ -107,7 +121,7 @@ class Mixer:
                 layer.detach()
             self._layers = {}
         for layer in self._layers.values():
-            layer.install(*layer.resized(len(self._slots), max(self._ranks.values())))
+            layer.install(layer.resized(len(self._slots), max(self._ranks.values()), gained=bool(self._gained)))
 
     def __contains__(self, key: object) -> bool:
         return key in self._slots
@@ -120,7 +134,8 @@ class Mixer:
     @property
     def bytes(self) -> int:
         """What the banks take in memory."""
-        return sum(bank.numel() * bank.element_size() for layer in self._layers.values() for bank in (layer.a, layer.b))
+        banks = [bank for layer in self._layers.values() for bank in layer.banks if bank is not None]
+        return sum(bank.numel() * bank.element_size() for bank in banks)
 
     def choose(self, keys: Sequence[str], tokens: int) -> None:
         """Plan the next forward: the adapter of each row; a key without products, or "", is the bare base."""
@@ -159,38 +174,50 @@ class MixedLinear:
         self._module = module
         self._base: Callable[[torch.Tensor], torch.Tensor] = module.forward
         outside, inside = shape_of(module)
-        self.a = torch.zeros(0, inside, 0, dtype=dtype, device=module.weight.device)
-        self.b = torch.zeros(0, 0, outside, dtype=dtype, device=module.weight.device)
-        self._picked: tuple[tuple[int, ...], torch.Tensor, torch.Tensor] | None = None
+        device = module.weight.device
+        self.banks: Banks = (
+            torch.zeros(0, inside, 0, dtype=dtype, device=device),
+            torch.zeros(0, 0, outside, dtype=dtype, device=device),
+            None,
+        )
+        self._picked: tuple[tuple[int, ...], Banks] | None = None
 
-    def resized(self, count: int, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the banks for `count` adapters of `rank`: these, or others that hold the same."""
-        if (self.a.shape[0], self.a.shape[2]) == (count, rank):
-            return self.a, self.b
-        a = self.a.new_zeros(count, self.a.shape[1], rank)
-        b = self.b.new_zeros(count, rank, self.b.shape[2])
-        slots, ranks = min(count, self.a.shape[0]), min(rank, self.a.shape[2])
-        a[:slots, :, :ranks] = self.a[:slots, :, :ranks]
-        b[:slots, :ranks] = self.b[:slots, :ranks]
-        return a, b
+    def resized(self, count: int, rank: int, *, gained: bool) -> Banks:
+        """Return the banks for `count` adapters of `rank`, with gains or without: these, or others that hold them."""
+        a, b, gain = self.banks
+        old = a.shape[0]
+        if (old, a.shape[2]) != (count, rank):
+            slots, ranks = min(count, old), min(rank, a.shape[2])
+            a, b = a.new_zeros(count, a.shape[1], rank), b.new_zeros(count, rank, b.shape[2])
+            a[:slots, :, :ranks] = self.banks[0][:slots, :, :ranks]
+            b[:slots, :ranks] = self.banks[1][:slots, :ranks]
+        if not gained:
+            return a, b, None
+        if gain is None or gain.shape[0] != count:
+            gain = b.new_zeros(count, b.shape[2])
+            if self.banks[2] is not None:
+                slots = min(count, old)
+                gain[:slots] = self.banks[2][:slots]
+        return a, b, gain
 
-    def install(self, a: torch.Tensor, b: torch.Tensor) -> None:
+    def install(self, banks: Banks) -> None:
         """Use these banks from now on."""
-        self.a, self.b, self._picked = a, b, None
+        self.banks, self._picked = banks, None
         self._module.forward = self
 
     def detach(self) -> None:
         """Leave the module as it was."""
         del self._module.forward
 
-    def _banks(self, slots: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _chosen(self, slots: tuple[int, ...]) -> Banks:
         first, last = slots[0], slots[-1]
+        a, b, gain = self.banks
         if last - first + 1 == len(slots):
-            return self.a[first : last + 1], self.b[first : last + 1]
+            return a[first : last + 1], b[first : last + 1], None if gain is None else gain[first : last + 1]
         if self._picked is None or self._picked[0] != slots:
-            index = torch.tensor(slots, device=self.a.device)
-            self._picked = (slots, self.a[index], self.b[index])
-        return self._picked[1:]
+            index = torch.tensor(slots, device=a.device)
+            self._picked = (slots, (a[index], b[index], None if gain is None else gain[index]))
+        return self._picked[1]
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Return the layer's output for [rows, tokens, in], each row with its adapter's change."""
@@ -206,22 +233,35 @@ class MixedLinear:
         return self._added(x, y, plan)
 
     def _added(self, x: torch.Tensor, y: torch.Tensor, plan: Plan) -> torch.Tensor:
-        a, b = self._banks(plan.slots)
+        a, b, gain = self._chosen(plan.slots)
         groups, width = len(plan.slots), b.shape[2]
         if plan.segments is not None and (groups == 1 or plan.tokens > 1):  # whole prompts: copying them costs most
             for group, (first, last) in enumerate(plan.segments):
                 change = x[first:last].reshape(-1, x.shape[-1]) @ a[group]
-                y[first:last].view(-1, width).addmm_(change, b[group])
+                own = y[first:last].view(-1, width)
+                if gain is not None:
+                    own += self._without_bias(own) * gain[group]
+                own.addmm_(change, b[group])
             return y
         if plan.moves is None:
             h = torch.bmm(x.reshape(groups, -1, x.shape[-1]), a)
-            return y.view(groups, -1, width).baddbmm_(h, b).view(y.shape)
+            own = y.view(groups, -1, width)
+            if gain is not None:
+                own += self._without_bias(own) * gain[:, None]
+            return own.baddbmm_(h, b).view(y.shape)
         take, put = plan.moves
         rows = x.index_select(0, take).view(groups, -1, x.shape[-1])
         change = torch.bmm(torch.bmm(rows, a), b).view(groups * plan.size, *y.shape[1:])
+        if gain is not None:
+            own = self._without_bias(y.index_select(0, take)).view(groups, -1, width)
+            change += (own * gain[:, None]).view(change.shape)
         if plan.kept is not None:
             change = change.index_select(0, plan.kept)
         return y.index_add_(0, put, change)
+
+    def _without_bias(self, y: torch.Tensor) -> torch.Tensor:
+        bias = getattr(self._module, "bias", None)
+        return y if bias is None else y - bias
 
 
 def shape_of(module: Any) -> tuple[int, int]:

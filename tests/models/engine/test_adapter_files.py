@@ -210,7 +210,7 @@ def test_an_adapter_that_lacks_a_matrix_is_refused(engine, card):
         engine.load_adapter(card)
 
 
-@pytest.mark.parametrize("setting", [{"use_dora": True}, {"modules_to_save": ["lm_head"]}, {"bias": "all"}])
+@pytest.mark.parametrize("setting", [{"modules_to_save": ["lm_head"]}, {"bias": "all"}])
 def test_what_goes_beyond_plain_lora_names_the_way_out(engine, small, tmp_path, setting):
     card = make_adapter(small, tmp_path, "special", seed=1, **setting)
     with pytest.raises(UnsupportedAdapterError, match=f"{next(iter(setting))}.*merge"):
@@ -309,11 +309,11 @@ def test_memory_that_runs_out_while_an_adapter_comes_leaves_the_others_right(eng
     lone, key = Lone(small, adapters[:1]), engine.load_adapter(adapters[0])
     resized, calls = MixedLinear.resized, []
 
-    def scarce(self, count, rank):
+    def scarce(self, count, rank, *, gained):
         calls.append(count)
         if len(calls) == 9:
             raise torch.OutOfMemoryError("out of memory")
-        return resized(self, count, rank)
+        return resized(self, count, rank, gained=gained)
 
     monkeypatch.setattr(MixedLinear, "resized", scarce)
     with pytest.raises(EngineError, match="no memory for adapter assistant/agent-2"):

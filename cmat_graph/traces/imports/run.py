@@ -1,0 +1,133 @@
+"""The whole way of an import: read records, put each trace together, write it as an episode."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cmat_graph.errors import ConfigurationError, DatasetError, TraceStoreError
+from cmat_graph.traces.base import TraceStore
+from cmat_graph.traces.imports import agentinstruct, langfuse, langsmith
+from cmat_graph.traces.imports.settings import ImportSettings
+from cmat_graph.traces.imports.spool import Spool, read_records
+from cmat_graph.types import Episode
+
+AT_ONCE = 2000
+"""Rows that are written before the import waits for the database, which drops what comes faster than it writes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """How the records of one tool are read."""
+
+    group: Callable[[dict[str, Any]], str]
+    """Names the trace a record belongs to; empty for a record of another kind."""
+    build: Callable[[str, list[dict[str, Any]], ImportSettings], Episode | None]
+    """Makes an episode of a trace's records; None when there is nothing in it to learn from."""
+
+
+FORMS = {
+    "langsmith": Form(group=langsmith.group, build=langsmith.build),
+    "langfuse": Form(group=langfuse.group, build=langfuse.build),
+    "agentinstruct": Form(group=agentinstruct.group, build=agentinstruct.build),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """What came of an import."""
+
+    episodes: int
+    steps: int
+    left_out: dict[str, int]
+    """Traces and records that were not taken, by the reason."""
+
+
+def import_traces(
+    source: str | Path,
+    traces: TraceStore,
+    *,
+    form: str,
+    settings: ImportSettings = ImportSettings(),
+    progress: Callable[[int], None] | None = None,
+) -> Imported:
+    """Read what another tool recorded into the trace database.
+
+    A trace that was imported before is left alone, so an export that grew may be imported again.
+
+    Args:
+        source: A file (JSON lines, JSON or Parquet) or a folder of them.
+        traces: Where to write.
+        form: `langsmith`, `langfuse` or `agentinstruct`.
+        settings: What the records do not tell.
+        progress: Called with the number of episodes written so far.
+
+    Raises:
+        ConfigurationError: There is no such form.
+        DatasetError: The source cannot be read, or holds nothing of this form.
+        TraceStoreError: The database dropped some of it.
+
+    """
+    if form not in FORMS:
+        raise ConfigurationError(f"no import of the form {form!r}; known: {', '.join(FORMS)}")
+    reader, left, done = FORMS[form], Counter[str](), Counter[str]()
+    before = traces.dropped
+    with Spool() as spool:
+        for _, record in read_records(Path(source)):
+            if name := reader.group(record):
+                spool.add(name, record)
+            else:
+                left[f"records that are not of the form {form}"] += 1
+        made = (reader.build(name, records, settings) for name, records in spool.groups())
+        for batch in _batches(made, left):
+            fresh = [episode for episode in batch if not traces.count_steps(episode.id)]
+            left["traces that were imported before"] += len(batch) - len(fresh)
+            for episode in fresh:
+                write_episode(episode, traces)
+            traces.flush()
+            done.update(episodes=len(fresh), steps=sum(len(episode.steps) for episode in fresh))
+            if progress is not None:
+                progress(done["episodes"])
+    if lost := traces.dropped - before:
+        raise TraceStoreError(f"{lost} rows of the import were not written; free the database and import again")
+    if not done["episodes"] and not left["traces that were imported before"]:
+        told = "; ".join(f"{reason}: {count}" for reason, count in (+left).items()) or "it is empty"
+        raise DatasetError(f"nothing to import from {source} as {form} ({told}); known forms: {', '.join(FORMS)}")
+    return Imported(episodes=done["episodes"], steps=done["steps"], left_out=dict(+left))
+
+
+def write_episode(episode: Episode, traces: TraceStore) -> None:
+    """Write a whole episode that was recorded elsewhere."""
+    traces.start_episode(
+        episode.id, env=episode.env, task=episode.task, run=episode.run, settings=dict(episode.settings)
+    )
+    for step in episode.steps:
+        traces.record_step(episode.id, step)
+    traces.finish_episode(
+        episode.id,
+        reward=episode.reward,
+        stopped=episode.stopped,
+        attempts=episode.attempts,
+        answer=episode.answer,
+        error=episode.error,
+    )
+
+
+def _batches(made: Iterable[Episode | None], left: Counter[str]) -> Iterator[list[Episode]]:
+    """Gather episodes until they hold many steps; count the traces that made none."""
+    batch: list[Episode] = []
+    rows = 0
+    for episode in made:
+        if episode is None:
+            left["traces without a model's answer"] += 1
+            continue
+        batch.append(episode)
+        rows += len(episode.steps) + 2
+        if rows >= AT_ONCE:
+            yield batch
+            batch, rows = [], 0
+    if batch:
+        yield batch

@@ -1,0 +1,158 @@
+"""Records that mislead: ids that come again, replies nested without end, weights that are no numbers, no rewards."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+
+import pytest
+
+from cmat_graph.errors import ConfigurationError, DatasetError, EmptyHarvestError
+from cmat_graph.tuning.harvest import harvest
+from cmat_graph.tuning.harvest.outcomes import acts_of
+from cmat_graph.tuning.harvest.wording import reason_first
+from cmat_graph.tuning.sources import HarvestSettings
+from cmat_graph.types import Episode, Reflection, Step, Task
+
+ALL = HarvestSettings(validation_share=0, split=None)
+DEEP = "[" * 100_000
+ASKED = {"role": "user", "content": "How many lamps are in the hall?"}
+APPROVED = {"phase": "before", "decision": "approve", "passed": True, "score": 1.0, "reason": "Fine.", "hint": ""}
+JUDGE = {**APPROVED, "category": "ok", "source": "model"}
+
+
+def record(traces, episode, steps, *, reward=1.0, answer="", prompt=ASKED["content"], reflections=()):
+    traces.start_episode(episode, env="own", task=Task(id=prompt, prompt=prompt), run="", settings={})
+    for step in steps:
+        traces.record_step(episode, step)
+    for reflection in reflections:
+        traces.record_reflection(episode, reflection)
+    traces.finish_episode(episode, reward=reward, stopped="ended", attempts=1, answer=answer, error="")
+
+
+def step(index, completion="", *, messages=(ASKED,), node="assistant", **more):
+    more = {"attempt": 1, **more}
+    return Step(key="", index=index, node=node, messages=list(messages), completion=completion, **more)
+
+
+def turns(*results, name="0", node="assistant"):
+    """Return steps that each call a tool under the same id, with what came of it in the next prompt."""
+    messages, steps = [ASKED], []
+    for index, error in enumerate(results):
+        calls = [{"name": "look", "args": {"try": index}, "id": name}]
+        steps.append(step(index, messages=messages, tool_calls=calls, node=node))
+        said = {"role": "tool", "content": "x", "tool_call_id": name, **({"error": True} if error else {})}
+        messages = [*messages, {"role": "assistant", "content": "", "tool_calls": calls}, said]
+    return [*steps, step(len(results), "Four.", messages=messages, node=node)]
+
+
+@pytest.mark.parametrize("results", [(True, False), (False, True), (True, True, False), (False, False, True)])
+def test_ids_that_a_server_gives_again_do_not_mix_up_what_became_of_calls(results):
+    episode = Episode(id="e", env="", task=Task(id="t", prompt=""), steps=turns(*results))
+    told = ["failed" if error else "good" for error in results]
+    assert [act.outcome for act in acts_of(episode, "assistant")] == [*told, "good"]
+
+
+def test_a_call_of_another_node_or_attempt_says_nothing_about_this_one():
+    mine = turns(True)
+    others = [replace(each, index=each.index + 2, node="other") for each in turns(False)]
+    later = [replace(each, index=each.index + 4, attempt=2) for each in turns(False)]
+    episode = Episode(id="e", env="", task=Task(id="t", prompt=""), steps=[*mine, *others, *later])
+    assert [act.outcome for act in acts_of(episode, "assistant")] == ["failed", "good", "good", "good"]
+    assert [act.outcome for act in acts_of(episode, "other")] == ["good", "good"]
+
+
+def test_what_only_another_node_was_shown_counts_too():
+    steps = turns(True)
+    steps[-1] = replace(steps[-1], node="writer")
+    episode = Episode(id="e", env="", task=Task(id="t", prompt=""), steps=steps)
+    assert [act.outcome for act in acts_of(episode, "assistant")] == ["failed"]
+
+
+def test_without_a_reward_no_verdict_has_a_label(traces, tmp_path):
+    asked = [{"role": "user", "content": "Judge this action before it runs: look"}]
+    steps = [
+        step(0, "look", before=JUDGE, observation="ok"),
+        step(1, '{"verdict": "approve"}', messages=asked, node="checker"),
+    ]
+    record(traces, "e", steps, reward=None)
+    with pytest.raises(EmptyHarvestError, match="an attempt without a reward: 1"):
+        harvest(traces, tmp_path / "d", settings=replace(ALL, node="checker", min_reward=0))
+
+
+def test_without_a_reward_no_lesson_has_a_weight(traces, tmp_path):
+    steps = [
+        step(0, "wrong", observation="no", observation_error=True),
+        step(1, "Look at the hall first of all.", node="reflect"),
+        step(2, "right", observation="ok"),
+    ]
+    lesson = Reflection(text="Look at the hall first of all.", task="t", attempt=1)
+    record(traces, "e", steps, reward=None, reflections=[lesson])
+    with pytest.raises(EmptyHarvestError, match="an attempt without a reward: 1"):
+        harvest(traces, tmp_path / "d", settings=replace(ALL, node="reflect", min_reward=0))
+
+
+@pytest.mark.parametrize("deep", [DEEP, '{"a":' * 100_000])
+def test_replies_and_answers_that_nest_without_end_are_texts(traces, tmp_path, deep):
+    lesson = {"role": "system", "content": "Lessons from earlier attempts:\n- look"}
+    record(traces, "e", [step(0, deep, messages=[lesson, ASKED])], answer=deep)
+    settings = replace(ALL, max_chars=10**7)
+    assert [e.messages[-1]["content"] for e in harvest(traces, tmp_path / "d", settings=settings).examples()] == [deep]
+
+
+def test_an_import_cannot_say_that_a_turn_counts_without_end(traces, tmp_path):
+    for number, weight in enumerate(("much", 1e999, -3, 0.5)):
+        told = {"weight": weight}
+        record(traces, f"e{number}", [step(0, f"Reply {number}.", told=told)], prompt=f"Task {number}")
+    examples = harvest(traces, tmp_path / "d", settings=ALL).examples()
+    assert [e.messages[-1]["weight"] for e in examples] == [1.0, 1.0, 0.5]
+
+
+def test_a_turn_with_two_actions_is_not_turned_round():
+    text = "Action: look\nThought: Now I go.\nAction: go"
+    assert reason_first({"role": "assistant", "content": text})["content"] == text
+    code = "Action: write\n```sql\nSELECT '\nThought: none\n'\n```"
+    assert reason_first({"role": "assistant", "content": code})["content"] == code
+
+
+def test_turns_that_a_general_file_takes_out_of_the_loss_stay_out(traces, tmp_path):
+    record(traces, "e", [step(0, "Four.")])
+    told = [
+        {"role": "user", "content": "Say a"},
+        {"role": "assistant", "content": "a!", "weight": 0},
+        {"role": "user", "content": "Say b"},
+        {"role": "assistant", "content": "b", "weight": 1},
+    ]
+    flagged = [{"from": "human", "value": "c"}, {"from": "gpt", "value": "OK", "loss": False}]
+    flagged += [{"from": "human", "value": "d"}, {"from": "gpt", "value": "D", "loss": True}]
+    lines = [json.dumps({"messages": told}), json.dumps({"conversations": flagged})]
+    (tmp_path / "general.jsonl").write_text("\ufeff" + "\n".join(lines) + "\n", encoding="utf-8")
+    settings = replace(ALL, eta=0, general=str(tmp_path / "general.jsonl"))
+    examples = harvest(traces, tmp_path / "d", settings=settings).examples()
+    assert [[e.messages[at]["content"] for at in e.targets] for e in examples] == [["b"], ["D"]]
+
+
+@pytest.mark.parametrize("bad", [b"\xff\xfe", b"[" * 100_000, b'{"messages": [1]}', b"7"])
+def test_a_general_line_that_is_no_text_is_named(traces, tmp_path, bad):
+    record(traces, "e", [step(0, "Four.")])
+    (tmp_path / "general.jsonl").write_bytes(bad + b"\n")
+    with pytest.raises(DatasetError, match=r"general\.jsonl, line 1"):
+        harvest(traces, tmp_path / "d", settings=replace(ALL, eta=0.5, general=str(tmp_path / "general.jsonl")))
+
+
+def test_the_folder_one_stands_in_is_no_place_for_a_dataset(traces, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in (".", "..", tmp_path):
+        with pytest.raises(ConfigurationError, match="name a folder for the dataset"):
+            harvest(traces, folder, settings=ALL)
+
+
+def test_hundreds_of_different_rows_of_one_task_are_chosen_from_in_seconds(traces, tmp_path):
+    for number in range(400):
+        words = " ".join(f"w{(number * 7919 + at * 104729) % 99991}" for at in range(150))
+        record(traces, f"e{number}", [step(0, words)])
+    start = time.monotonic()
+    dataset = harvest(traces, tmp_path / "d", settings=replace(ALL, max_per_task=100))
+    assert dataset.manifest["rows"]["sft.train"] == 100
+    assert time.monotonic() - start < 20
