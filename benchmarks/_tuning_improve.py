@@ -18,11 +18,13 @@ from typing import Any
 from cmat_graph.envs import load_env
 from cmat_graph.improve import Improved, ImproveSettings, improve
 from cmat_graph.models import ExpertChatModel
-from cmat_graph.tuning import TrainSettings
+from cmat_graph.tuning import HarvestSettings, TrainSettings
 
 from ._shared import figure, say
 
 SIZE, ROUNDS, TEST, EPOCHS = 256, 3, 64, 4
+HELD = 0.3
+"""Share of the training tasks that the gate plays: with a dozen of them no gain of a sixth is beyond chance."""
 
 
 def measure_improve(size: int = SIZE, folder: Path | None = None) -> Iterator[dict[str, Any]]:
@@ -43,7 +45,11 @@ def measure_improve(size: int = SIZE, folder: Path | None = None) -> Iterator[di
                 place / metric,
                 env=env,
                 settings=ImproveSettings(
-                    rounds=ROUNDS, samples=samples, attempts=1, train=TrainSettings(epochs=EPOCHS)
+                    rounds=ROUNDS,
+                    samples=samples,
+                    attempts=1,
+                    harvest=HarvestSettings(validation_share=HELD),
+                    train=TrainSettings(epochs=EPOCHS),
                 ),
                 teacher=who,
                 test=env.tasks("test")[:TEST],

@@ -26,7 +26,7 @@ def resolve_base(base: str) -> str:
         if not (folder / "config.json").is_file():
             raise ModelNotFoundError(f"{base} holds no model (no config.json); give a Hugging Face model folder")
         return str(folder)
-    if base.count("/") == 1 and not base.startswith((".", "/", "~")):
+    if base.count("/") == 1 and not base.startswith((".", "/", "~")) and not base.endswith("/"):
         return base
     raise ModelNotFoundError(f"no model {base!r}; give 'nano', a model folder, or a hub id such as Qwen/Qwen3-0.6B")
 

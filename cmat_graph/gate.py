@@ -14,7 +14,7 @@ from typing import Any
 
 from cmat_graph.adapters import AdapterCard, AdapterRegistry
 from cmat_graph.errors import ConfigurationError
-from cmat_graph.paired import Paired, compare_rewards
+from cmat_graph.paired import ALPHA, Paired, compare_rewards
 from cmat_graph.resuming import play
 from cmat_graph.splits import assert_disjoint
 from cmat_graph.team import Team
@@ -23,9 +23,6 @@ from cmat_graph.traces.sql import SQLTraceStore
 from cmat_graph.tuning.dataset import hash_task
 from cmat_graph.tuning.distill import tasks_of
 from cmat_graph.types import Env, Task
-
-ALPHA = 0.05
-"""The chance that an adapter which is no better is promoted all the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+ALPHA = 0.05
+"""The chance that an arm which is no better is found better all the same."""
 DRAWS = 10_000
 """Random draws of a bootstrap or of sign flips: a p of 0.05 is known to within 0.004."""
 

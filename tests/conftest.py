@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import servers
 
 from cmat_graph.envs import load_env
 from cmat_graph.envs.database import DatabaseEnv
 from cmat_graph.traces import SQLTraceStore
+
+hypothesis.settings.register_profile("house", deadline=None)  # the machine is shared: a slow example is no failure
+hypothesis.settings.load_profile("house")
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 

@@ -76,7 +76,9 @@ def test_each_round_plays_learns_is_judged_and_the_better_one_is_promoted(whole)
     first = improved["rounds"][0]
     assert first["collect"]["tasks"] == first["collect"]["solved"] + first["collect"]["taught"]
     registry = AdapterRegistry(folder / "adapters")
-    assert [card.id for card in registry.list()] == ["assistant/round-1", "assistant/round-2"]
+    trained = [told["nodes"]["assistant"]["adapter"] for told in improved["rounds"]]
+    assert [card.name for card in registry.list()] == [name for name in trained if name]
+    assert trained[0] == "round-1"
     promoted = [f"round-{n['round']}" for n in improved["rounds"] if n["nodes"]["assistant"]["promoted"]]
     assert promoted
     assert [change.name for change in registry.history("assistant")] == promoted
@@ -164,6 +166,16 @@ def test_two_processes_do_not_improve_in_one_place(tmp_path):
         State(tmp_path, {"base": "nano"})
     state.close()
     State(tmp_path, {"base": "nano"}).close()
+
+
+@pytest.mark.slow
+def test_the_same_successes_again_are_not_trained_on_again(tmp_path):
+    settings = replace(improver.SETTINGS, alpha=0.001, train=TrainSettings(max_steps=1, batch_size=4))
+    improved = improve(tmp_path, env=improver.ENV, settings=settings)
+    first, second = (notes["nodes"]["assistant"] for notes in improved.rounds)
+    assert first["verdict"].startswith("kept: not better")
+    assert second["verdict"] == "not trained: nothing new to learn from since assistant/round-1"
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["adapters"]
 
 
 @pytest.mark.slow

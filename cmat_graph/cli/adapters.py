@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import click
 
 from cmat_graph.adapters import AdapterRegistry
 from cmat_graph.cli import moving, print_json
-from cmat_graph.cli.shared import json_option
+from cmat_graph.cli.shared import json_option, open_traces
 
 _ROOT = click.option("--adapters", "root", default="adapters", show_default=True, help="Adapter registry.")
 
@@ -58,14 +57,19 @@ def list_adapters(*, root: str, as_json: bool) -> None:
 @command.command("show")
 @click.argument("name")
 @_ROOT
-def show(*, name: str, root: str) -> None:
+@json_option()
+def show(*, name: str, root: str, as_json: bool) -> None:
     """Print an adapter's card.
 
     \b
     Example:
       cmat-graph adapters show assistant
     """
-    click.echo(json.dumps(asdict(AdapterRegistry(root).get(name)), indent=1, ensure_ascii=False))
+    values = asdict(AdapterRegistry(root).get(name))
+    if as_json:
+        print_json(values)
+    else:
+        click.echo(json.dumps(values, indent=1, ensure_ascii=False))
 
 
 @command.command("promote")
@@ -187,14 +191,9 @@ def calibrate(*, name: str, root: str, traces_url: str, run: str | None, split: 
       cmat-graph run --adapter assistant --split test --traces sqlite:///traces.db
       cmat-graph adapters calibrate assistant --traces sqlite:///traces.db
     """
-    from cmat_graph.errors import ConfigurationError
     from cmat_graph.models.handover.calibrating import calibrate as fit
-    from cmat_graph.traces.sql import SQLTraceStore
 
-    file = traces_url.removeprefix("sqlite:///")
-    if file != traces_url and not Path(file).is_file():  # SQLite would make an empty one of a typing mistake
-        raise ConfigurationError(f"no trace database at {file}; record with: cmat-graph run --traces {traces_url}")
-    done = fit(SQLTraceStore(traces_url), AdapterRegistry(root), name, run=run, split=split)
+    done = fit(open_traces(traces_url), AdapterRegistry(root), name, run=run, split=split)
     if as_json:
         print_json({"adapter": done.card.id, **{k: v for k, v in asdict(done).items() if k != "card"}})
         return

@@ -11,7 +11,7 @@ import click
 from cmat_graph.cli import print_json
 from cmat_graph.cli.export import export_command
 from cmat_graph.cli.harvesting import harvest_options, to_harvest_settings
-from cmat_graph.cli.shared import console, json_option, progress
+from cmat_graph.cli.shared import console, json_option, open_traces, progress
 from cmat_graph.errors import ConfigurationError
 from cmat_graph.tuning.dataset import Dataset, Example, Part, Row
 
@@ -46,13 +46,12 @@ def make(*, folder: Path, traces_url: str, paraphraser: str | None, as_json: boo
       cmat-graph dataset make dataset --augment paraphrase --augment rename --copies 2
       cmat-graph dataset make dataset --split all --min-reward 0 --node agent   # traces of a graph of your own
     """
-    from cmat_graph.cli.traces import _open
     from cmat_graph.tuning.harvest import harvest
 
     settings = to_harvest_settings(options)
     with progress(f"Harvest for {settings.node}") as show:
         dataset = harvest(
-            _open(traces_url),
+            open_traces(traces_url),
             folder,
             settings=settings,
             paraphraser=_paraphraser(paraphraser) if paraphraser else None,
@@ -65,7 +64,7 @@ def make(*, folder: Path, traces_url: str, paraphraser: str | None, as_json: boo
         console.print(f"{count:7,} {reason}")
     rows = ", ".join(f"{name} {count:,}" for name, count in dataset.manifest["rows"].items())
     click.echo(f"{folder}: {rows}; sha256 {dataset.hash[:12]}")
-    console.print(f"look at it: cmat-graph dataset show {folder}")
+    console.print(f"look at it: cmat-graph dataset show {folder}", soft_wrap=True)
 
 
 @command.command("show")

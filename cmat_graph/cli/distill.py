@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 from contextlib import nullcontext
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from cmat_graph.adapters import AdapterCard, AdapterRegistry
 from cmat_graph.cli import print_json
 from cmat_graph.cli.harvesting import harvest_options, to_harvest_settings
-from cmat_graph.cli.shared import console, json_option, progress
+from cmat_graph.cli.shared import console, json_option, open_traces, progress
 from cmat_graph.cli.training import to_train_settings, train_options
-from cmat_graph.errors import ConfigurationError, LeakError
-from cmat_graph.traces.sql import SQLTraceStore
+from cmat_graph.errors import LeakError
 from cmat_graph.tuning import distill
 from cmat_graph.tuning.distill import tasks_of
 
@@ -25,7 +24,7 @@ VALIDATION = "validation"
 
 @click.command("distill")
 @click.option("--traces", "traces_url", default="sqlite:///traces.db", show_default=True, help="Trace database.")
-@click.option("--dataset", type=click.Path(), help="A dataset made before (cmat-graph dataset make); harvests nothing.")
+@click.option("--dataset", type=click.Path(), help="A dataset made before, to train its node on; harvests nothing.")
 @click.option(
     "--base", default="nano", show_default=True, help="nano, a model folder, or a hub id such as Qwen/Qwen3-0.6B."
 )
@@ -70,16 +69,18 @@ def command(
     Examples:
       cmat-graph distill --traces sqlite:///traces.db --run expert
       cmat-graph distill --base Qwen/Qwen3-0.6B --lr 2e-4 --epochs 3
-      cmat-graph distill --dataset dataset --node checker --no-gate
+      cmat-graph distill --dataset checks --no-gate     # for the node that the dataset was made for
       cmat-graph distill --objective dpo --init assistant/1a2b3c4d
     """
     registry = AdapterRegistry(adapters_dir)
     settings, harvest = to_train_settings(choice), to_harvest_settings(choice)
+    chosen = click.get_current_context().get_parameter_source("node") is not ParameterSource.DEFAULT
     first = os.environ.get("RANK", "0") == "0"
-    with progress(f"{settings.method} for {harvest.node} on {base}") if first else nullcontext(_quiet) as show:
+    with progress(f"{settings.method} on {base}") if first else nullcontext(_quiet) as show:
         card = distill(
-            None if dataset else _open(traces_url),
+            None if dataset else open_traces(traces_url),
             registry,
+            node=harvest.node if chosen else None,
             base=base,
             name=name,
             harvest=harvest,
@@ -101,7 +102,9 @@ def command(
     ends = f", loss {card.loss[0]:.3f} to {card.loss[-1]:.3f}" if card.loss else ""
     click.echo(f"{card.id}: {card.examples} examples{ends}, {card.seconds:.0f} s, in {card.folder}")
     click.echo(card.verdict)
-    console.print(f"measure it: cmat-graph evaluate --base {base} --adapter {card.id} --adapters {adapters_dir}")
+    if card.node == "assistant":  # `evaluate` seats it there
+        told = f"--base {base} --adapter {card.id} --adapters {adapters_dir}"
+        console.print(f"measure it: cmat-graph evaluate {told}", soft_wrap=True)
 
 
 def _gate(
@@ -127,7 +130,10 @@ def _gate(
     share = float(card.harvest.get("validation_share", other["validation_share"]))
     held = validation_tasks(env.tasks(), share) if gate_split == VALIDATION else env.tasks(gate_split)
     if not demanded and (not held or not known & tasks_of(card)):
-        console.print("not gated: it learned from other tasks than these; name them with --tasks, --size, --task-seed")
+        console.print(
+            "not gated: it learned from other tasks than these; name them with --tasks, --size, --task-seed",
+            soft_wrap=True,
+        )
         return card
     try:
         with progress("Gate", 2 * len(held[:gate_limit])) as show:
@@ -135,17 +141,9 @@ def _gate(
     except LeakError as exc:  # its dataset was divided in another way
         if demanded:
             raise
-        console.print(f"not gated: {exc}")
+        console.print(f"not gated: {exc}", soft_wrap=True)
         return card
     return settle(registry, result)
-
-
-def _open(url: str) -> SQLTraceStore:
-    """Open traces that are there already; SQLite would make an empty database of a typing mistake."""
-    file = url.removeprefix("sqlite:///")
-    if file != url and not Path(file).is_file():
-        raise ConfigurationError(f"no trace database at {file}; record with: cmat-graph run --traces {url}")
-    return SQLTraceStore(url)
 
 
 def _quiet(*told: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -28,11 +28,9 @@ from cmat_graph.cli.shared import (
     with_fallback,
 )
 from cmat_graph.errors import ConfigurationError
-from cmat_graph.evaluation import compare, evaluate, four_arms
-from cmat_graph.graph import create_cmat_graph
-from cmat_graph.models import load_model
-from cmat_graph.rollout import Outcome
-from cmat_graph.traces.sql import SQLTraceStore
+
+if TYPE_CHECKING:  # `--help` does not wait for LangGraph
+    from cmat_graph.rollout import Outcome
 
 
 @click.command("evaluate")
@@ -77,6 +75,11 @@ def command(
     """
     if not Path(out).resolve().parent.is_dir():
         raise ConfigurationError(f"no folder for --out {out}; make it first")
+    from cmat_graph.evaluation import compare, evaluate, four_arms
+    from cmat_graph.graph import create_cmat_graph
+    from cmat_graph.models import load_model
+    from cmat_graph.traces.sql import SQLTraceStore
+
     env, tasks = open_tasks(**choice)
     registry = AdapterRegistry(adapters_dir)
     card = registry.get(adapter) if adapter else None
@@ -127,4 +130,4 @@ def command(
         registry.update(replace(card, scores={result.name: result.to_json() for result in results}))
     saved = {"arms": arms_json(results), "base": base, "adapter": card.id if card else None, "tasks": choice}
     Path(out).write_text(json.dumps(saved, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    console.print(f"written: {out}")
+    console.print(f"written: {out}", soft_wrap=True)

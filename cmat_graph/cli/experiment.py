@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cmat_graph.adapters import AdapterRegistry
 from cmat_graph.cli import print_json
 from cmat_graph.cli.shared import Decorator, console, json_option, open_tasks, progress, task_options
-from cmat_graph.experiments import Result, Setup, run_loop, run_mix, run_parts, save_result
-from cmat_graph.experiments.mix import ETA
-from cmat_graph.experiments.saving import require_plots
-from cmat_graph.models import load_model
 from cmat_graph.tuning.settings import METHODS, TrainSettings
 
+if TYPE_CHECKING:  # `--help` does not wait for LangGraph
+    from cmat_graph.experiments import Result, Setup
+
 _TRAINING = TrainSettings(epochs=4.0)
+_ETA = 0.5  # as in cmat_graph.experiments.mix, which a test compares: help does not wait for it
 
 
 @click.group("experiment")
@@ -87,7 +87,9 @@ def loop_command(*, names: tuple[str, ...], adapters_dir: str, as_json: bool, **
       cmat-graph experiment loop --out loop --seeds 3
       cmat-graph experiment loop --out loop --tasks tasks.jsonl --split std --adapter assistant
     """
-    require_plots()
+    from cmat_graph.experiments import run_loop
+
+    _require_plots()
     registry = AdapterRegistry(adapters_dir)
     cards = [registry.get(name) for name in names]
     _tell(run_loop(_setup(options, learns=not cards), adapters=cards, stages=progress), options, as_json=as_json)
@@ -95,7 +97,7 @@ def loop_command(*, names: tuple[str, ...], adapters_dir: str, as_json: bool, **
 
 @command.command("mix")
 @_options(trains=True)
-@click.option("--eta", type=float, default=ETA, show_default=True, help="Share of agent rows in the mixed arm's loss.")
+@click.option("--eta", type=float, default=_ETA, show_default=True, help="Share of agent rows in the mixed arm's loss.")
 @click.option(
     "--general",
     type=click.Path(exists=True, dir_okay=False),
@@ -108,7 +110,9 @@ def mix_command(*, eta: float, general: str | None, as_json: bool, **options: An
     Example:
       cmat-graph experiment mix --out mix --seeds 3 --eta 0.5
     """
-    require_plots()
+    from cmat_graph.experiments import run_mix
+
+    _require_plots()
     found = run_mix(_setup(options), eta=eta, general=Path(general) if general else None, stages=progress)
     _tell(found, options, as_json=as_json)
 
@@ -143,7 +147,10 @@ def parts_command(
     Example:
       cmat-graph experiment parts --out parts --assistant openai:gpt-5-mini --checker openai:gpt-5-mini
     """
-    require_plots()
+    from cmat_graph.experiments import run_parts
+    from cmat_graph.models import load_model
+
+    _require_plots()
     registry = AdapterRegistry(adapters_dir)
     card = registry.get(adapter) if adapter else None
     found = run_parts(
@@ -162,8 +169,16 @@ _TRAINED = ("method", "rank", "learning_rate", "epochs", "max_steps", "batch_siz
 _CHOICE = ("env_name", "tasks", "split", "limit", "url", "size", "seed")
 
 
+def _require_plots() -> None:
+    from cmat_graph.experiments.saving import require_plots
+
+    require_plots()
+
+
 def _setup(options: dict[str, Any], *, learns: bool = True) -> Setup:
     """Open the tasks; those to learn from only where anything is learned."""
+    from cmat_graph.experiments import Setup
+
     env, test = open_tasks(**{name: options[name] for name in _CHOICE})
     train = env.tasks(options["train_split"])[: options["train_limit"]] if learns else []
     given = {name: options[name] for name in ("base", "teacher", "seeds", "attempts", "concurrency") if name in options}
@@ -172,6 +187,8 @@ def _setup(options: dict[str, Any], *, learns: bool = True) -> Setup:
 
 
 def _tell(result: Result, options: dict[str, Any], *, as_json: bool) -> None:
+    from cmat_graph.experiments import save_result
+
     files = save_result(result, Path(options["out"]))
     if as_json:
         print_json(result.to_json())
@@ -181,4 +198,4 @@ def _tell(result: Result, options: dict[str, Any], *, as_json: bool) -> None:
         screen = Console()
         for table in result.tables():
             screen.print(table.to_rich())
-    console.print(f"in {options['out']}: {', '.join(file.name for file in files)}")
+    console.print(f"in {options['out']}: {', '.join(file.name for file in files)}", soft_wrap=True)

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import click
 
 from cmat_graph.cli import print_json
 from cmat_graph.cli.shared import console, json_option
-from cmat_graph.drills import (
-    Drill,
-    database_drills,
-    generate_shell_tasks,
-    read_shop,
-    shell_drills,
-    shop_drills,
-    write_drills,
-)
-from cmat_graph.envs.dbbench import read_records
-from cmat_graph.envs.generated import generate_records
 from cmat_graph.errors import ConfigurationError
 from cmat_graph.tuning.dataset import Example
+
+if TYPE_CHECKING:  # `--help` does not wait for LangGraph
+    from cmat_graph.drills import Drill
 
 ENVIRONMENTS = ("database", "shell", "shop")
 
@@ -65,6 +58,8 @@ def command(
       cmat-graph flaws --env shop --tasks webshop/ --out checks/
       cmat-graph distill --dataset checks/ --node checker
     """
+    from cmat_graph.drills import write_drills
+
     if tasks != "builtin" and len(environments) != 1:
         raise ConfigurationError("--tasks is of one environment; give one --env with it")
     found: list[Drill] = []
@@ -79,11 +74,16 @@ def command(
     for name, count in dataset.manifest["counts"].items():
         console.print(f"{count:7,} {name}")
     click.echo(f"{dataset.count(Example):,} rows to train on, {dataset.count(Example, 'validation'):,} kept, in {out}")
-    console.print(f"train on it: cmat-graph distill --dataset {out} --node checker")
+    console.print(f"train on it: cmat-graph distill --dataset {out} --node checker", soft_wrap=True)
 
 
 def _make(env: str, tasks: str, size: int, each: int, seed: int) -> Iterable[Drill]:
+    from cmat_graph.drills import database_drills, generate_shell_tasks, read_shop, shell_drills, shop_drills
+
     if env == "database":
+        from cmat_graph.envs.dbbench import read_records
+        from cmat_graph.envs.generated import generate_records
+
         records = generate_records(size, seed=seed) if tasks == "builtin" else read_records(tasks)
         return database_drills(records, flaws_each=each, seed=seed)
     if env == "shell":

@@ -13,13 +13,20 @@ from cmat_graph.cli import print_json
 from cmat_graph.cli.harvesting import to_harvest_settings
 from cmat_graph.cli.shared import console, json_option, progress
 from cmat_graph.cli.training import shaping_options, to_train_settings, train_options
-from cmat_graph.improve import Improved, ImproveSettings, improve
+from cmat_graph.improve import Improved, ImproveSettings
 
 _DEFAULT = ImproveSettings()
 
 
 @click.command("improve")
-@click.option("--dir", "directory", default="improved", show_default=True, help="Everything made lies here.")
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(file_okay=False),
+    default="improved",
+    show_default=True,
+    help="Everything made lies here.",
+)
 @click.option("--rounds", type=click.IntRange(1), default=_DEFAULT.rounds, show_default=True)
 @click.option("--nodes", default="assistant", show_default=True, help="Seats to train, such as assistant,checker.")
 @click.option("--base", default="nano", show_default=True, help="nano, a model folder, or a hub id.")
@@ -98,10 +105,6 @@ def command(
       cmat-graph improve --rounds 3 --teacher expert --nodes assistant,checker
       cmat-graph improve --rounds 1 --objective dpo --start previous --adapters adapters
     """
-    from cmat_graph.envs import load_env
-    from cmat_graph.models import load_model
-
-    env = load_env(env_name, tasks=tasks, size=size, seed=task_seed)
     settings = ImproveSettings(
         rounds=rounds,
         nodes=tuple(node.strip() for node in nodes.split(",")),
@@ -115,6 +118,11 @@ def command(
         harvest=to_harvest_settings(choice | {"split": "train", "env": env_name}),
         train=to_train_settings(choice),
     )
+    from cmat_graph.envs import load_env
+    from cmat_graph.improve import improve
+    from cmat_graph.models import load_model
+
+    env = load_env(env_name, tasks=tasks, size=size, seed=task_seed)
     with ExitStack() as stack:
         shown: dict[str, Any] = {}
 

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from cmat_graph.cli.shared import visible
 from cmat_graph.tuning.dataset import Dataset, Example, Judged, Pair, Row, hash_row
 
 Painter = Callable[[Example], Iterable[list[tuple[str, float]]]]
@@ -48,7 +49,7 @@ def print_tokens(example: Example, paint: Painter) -> None:
         console.print(Text(f"sequence {number}: {len(pieces)} tokens, {learned} with loss", style="cyan"))
         text = Text()
         for piece, weight in pieces:
-            text.append(piece, style=LOSS if weight else CONTEXT)
+            text.append(visible(piece), style=LOSS if weight else CONTEXT)
             text.append("·", style="blue")
         console.print(text)
     console.print()
@@ -196,15 +197,16 @@ def _head(console: Console, row: Row) -> None:
     origin = row.origin
     what = row.kind if isinstance(row, Example) else "judged" if isinstance(row, Judged) else "pair"
     made = f", {origin.augmented}" if origin.augmented else ""
-    console.print(Text(f"{what} of {origin.task_id or 'no task'} ({origin.env}, {origin.node}{made})", style="bold"))
+    about = f"{what} of {origin.task_id or 'no task'} ({origin.env}, {origin.node}{made})"
+    console.print(Text(visible(about), style="bold"))
 
 
 def _turn(console: Console, message: Mapping[str, Any], style: str, note: str) -> None:
     console.print(Text(f"[{message['role']}]{note}", style="cyan"))
     if message.get("reasoning"):
-        console.print(Text(str(message["reasoning"]), style=f"{style} italic"))
+        console.print(Text(visible(str(message["reasoning"])), style=f"{style} italic"))
     calls = "".join(f"\n{call['name']}({call['args']})" for call in message.get("tool_calls") or ())
-    console.print(Text(f"{message['content']}{calls}".strip("\n"), style=style))
+    console.print(Text(visible(f"{message['content']}{calls}".strip("\n")), style=style))
 
 
 def _histogram(lengths: list[int]) -> list[tuple[int, int]]:

@@ -15,7 +15,7 @@ from typing import IO, Any
 import click
 
 from cmat_graph.cli import print_json
-from cmat_graph.cli.shared import console, json_option, progress
+from cmat_graph.cli.shared import console, json_option, progress, visible
 from cmat_graph.errors import ConfigurationError
 from cmat_graph.memory.audit import audit, is_in, lessons, prune
 from cmat_graph.memory.chroma import ChromaStore, KeptItem
@@ -138,7 +138,7 @@ def show(*, key: str, as_json: bool, **at: Any) -> None:
         return
     for name, value in _plain(lesson).items():
         if value not in ("", None):
-            click.echo(f"{name:>10}  {_visible(str(value))}")
+            click.echo(f"{name:>10}  {visible(str(value))}")
 
 
 @command.command("export")
@@ -380,18 +380,13 @@ def _print(found: list[Lesson]) -> None:
         table.add_column(name, justify="right")
     for each in found:
         where = _short("/".join(each.namespace[1:]))
-        texts = (_visible(each.key[:8]), where, _short(each.wording), _short(each.task))
+        texts = (visible(each.key[:8]), where, _short(each.wording), _short(each.task))
         score = [f"{each.score:.2f}"] if each.score is not None else []
         gain = f"{each.gain:+.2f}" if each.trials else "-"
         table.add_row(*(Text(text) for text in texts), str(each.shown), str(each.trials), gain, *score)
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
-def _visible(text: str) -> str:
-    """Write out control characters: a lesson may come from anywhere, and a terminal obeys them."""
-    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
-
-
 def _short(text: str, size: int = 80) -> str:
-    line = " ".join(_visible(text).split())
+    line = " ".join(visible(text).split())
     return line if len(line) <= size else f"{line[: size - 1]}…"

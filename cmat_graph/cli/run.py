@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,12 +23,11 @@ from cmat_graph.cli.shared import (
     with_fallback,
 )
 from cmat_graph.errors import ConfigurationError
-from cmat_graph.evaluation import summarise
-from cmat_graph.graph import create_cmat_graph
-from cmat_graph.models import load_model
-from cmat_graph.rollout import Outcome, run_episodes
-from cmat_graph.traces.sql import SQLTraceStore
 from cmat_graph.types import Budget
+
+if TYPE_CHECKING:  # `--help` does not wait for LangGraph
+    from cmat_graph.rollout import Outcome
+    from cmat_graph.traces.sql import SQLTraceStore
 
 
 @click.command("run")
@@ -87,6 +86,12 @@ def command(
       cmat-graph run --tasks tasks.jsonl --assistant openai:gpt-5-mini --checker openai:gpt-5-mini
       cmat-graph run --tasks tasks.jsonl --adapter assistant --fallback openai:gpt-5-mini --fallback-below 0.7
     """
+    from cmat_graph.evaluation import summarise
+    from cmat_graph.graph import create_cmat_graph
+    from cmat_graph.models import load_model
+    from cmat_graph.rollout import run_episodes
+    from cmat_graph.traces.sql import SQLTraceStore
+
     env, tasks = open_tasks(**choice)
     registry = AdapterRegistry(adapters_dir)
 
@@ -166,6 +171,8 @@ def command(
 
 
 def _finished(traces: SQLTraceStore, run: str, tasks: dict[str, Any], settings: dict[str, Any]) -> dict[str, Outcome]:
+    from cmat_graph.rollout import Outcome
+
     found: dict[str, Outcome] = {}
     for episode in traces.episodes(run=run):
         known = tasks.get(episode.task.id)

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
-from langgraph.store.base import BaseStore
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from cmat_graph.errors import ConfigurationError
-from cmat_graph.evaluation import ArmResult
+
+if TYPE_CHECKING:  # `--help` does not wait for LangGraph
+    from langgraph.store.base import BaseStore
+
+    from cmat_graph.evaluation import ArmResult
+    from cmat_graph.traces.sql import SQLTraceStore
 
 console = Console(stderr=True, highlight=False, markup=False)
 
@@ -125,6 +130,21 @@ def open_tasks(
     return env, chosen[:limit]
 
 
+def open_traces(url: str) -> SQLTraceStore:
+    """Open traces that are there already; SQLite would make an empty database of a typing mistake.
+
+    Raises:
+        ConfigurationError: There are none.
+
+    """
+    from cmat_graph.traces.sql import SQLTraceStore
+
+    file = url.removeprefix("sqlite:///")
+    if file != url and not Path(file).is_file():
+        raise ConfigurationError(f"no trace database at {file}; record with: cmat-graph run --traces {url}")
+    return SQLTraceStore(url)
+
+
 @contextmanager
 def progress(title: str, total: int | None = None) -> Iterator[Callable[..., None]]:
     """Show a progress bar on standard error; call it with done, total and a note."""
@@ -185,3 +205,8 @@ def _all(options: Sequence[Decorator]) -> Decorator:
         return function
 
     return decorate
+
+
+def visible(text: str) -> str:
+    """Write out control characters: what was recorded may come from anywhere, and a terminal obeys them."""
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)

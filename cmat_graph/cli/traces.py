@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
+from typing import Any
 
 import click
 
 from cmat_graph.cli import print_json
 from cmat_graph.cli.imports import import_command
-from cmat_graph.cli.shared import json_option
+from cmat_graph.cli.shared import json_option, open_traces, visible
 from cmat_graph.diagnosis import diagnose
 from cmat_graph.errors import ConfigurationError
-from cmat_graph.traces.sql import SQLTraceStore
 from cmat_graph.types import Episode
 
 _URL = click.option("--traces", "traces_url", default="sqlite:///traces.db", show_default=True, help="Trace database.")
@@ -41,7 +40,7 @@ def list_runs(*, traces_url: str, as_json: bool) -> None:
     Example:
       cmat-graph traces list
     """
-    runs = _open(traces_url).runs()
+    runs = open_traces(traces_url).runs()
     if as_json:
         print_json(runs)
         return
@@ -74,7 +73,7 @@ def show(*, task: str | None, traces_url: str, run_name: str | None, failed: boo
       cmat-graph traces show --run tuned --failed --limit 1
     """
     shown = 0
-    for episode in _open(traces_url).episodes(run=run_name, solved=False if failed else None):
+    for episode in open_traces(traces_url).episodes(run=run_name, solved=False if failed else None):
         if task is not None and task not in (episode.task.id, episode.id):
             continue
         if as_json:
@@ -88,30 +87,26 @@ def show(*, task: str | None, traces_url: str, run_name: str | None, failed: boo
         raise ConfigurationError("no such episode; list the runs with: cmat-graph traces list")
 
 
-def _open(url: str) -> SQLTraceStore:
-    """Open traces that are there already; SQLite would make an empty database of a typing mistake."""
-    file = url.removeprefix("sqlite:///")
-    if file != url and not Path(file).is_file():
-        raise ConfigurationError(f"no trace database at {file}; record with: cmat-graph run --traces {url}")
-    return SQLTraceStore(url)
-
-
 def _print(episode: Episode) -> None:
     reward = "unfinished" if episode.reward is None else f"reward {episode.reward:g}"
     tags = "".join(f", {tag}" for tag in diagnose(episode))
-    click.secho(f"{episode.task.id} ({episode.run}): {reward}, {episode.stopped}{tags}", bold=True)
-    click.echo(episode.task.prompt)
+    _say(f"{episode.task.id} ({episode.run}): {reward}, {episode.stopped}{tags}", bold=True)
+    _say(episode.task.prompt)
     for step in episode.steps:
-        click.secho(f"  [{step.attempt}.{step.index} {step.node} {step.model} {step.adapter}".rstrip() + "]", fg="cyan")
-        click.echo("\n".join(f"  {line}" for line in step.completion.splitlines()))
+        _say(f"  [{step.attempt}.{step.index} {step.node} {step.model} {step.adapter}".rstrip() + "]", fg="cyan")
+        _say("\n".join(f"  {line}" for line in step.completion.splitlines()))
         if step.before and (step.before["decision"] != "approve" or step.before["source"] == "limit"):
-            click.secho(f"  checker: {step.before['reason']} {step.before['hint']}", fg="yellow")
+            _say(f"  checker: {step.before['reason']} {step.before['hint']}", fg="yellow")
         if step.observation:
-            click.secho(f"  -> {step.observation}", fg="red" if step.observation_error else None)
+            _say(f"  -> {step.observation}", fg="red" if step.observation_error else None)
         if step.after and step.after["decision"] != "approve":
-            click.secho(f"  checker: {step.after['reason']} {step.after['hint']}", fg="yellow")
+            _say(f"  checker: {step.after['reason']} {step.after['hint']}", fg="yellow")
     for reflection in episode.reflections:
-        click.secho(f"  lesson {reflection.attempt}: {reflection.text}", fg="magenta")
+        _say(f"  lesson {reflection.attempt}: {reflection.text}", fg="magenta")
     if episode.error:
-        click.secho(f"  error: {episode.error}", fg="red")
+        _say(f"  error: {episode.error}", fg="red")
     click.echo()
+
+
+def _say(text: str, **style: Any) -> None:
+    click.secho(visible(text), **style)

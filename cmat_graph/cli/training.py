@@ -32,7 +32,7 @@ _OPTIONS: tuple[Decorator, ...] = (
     click.option("--save-steps", type=click.IntRange(0), default=_DEFAULT.save_steps, show_default=True),
     click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16"]), default=_DEFAULT.dtype),
     click.option("--sharding", type=click.Choice(["fsdp", "zero2", "zero3"]), help="Divide weights under torchrun."),
-    click.option("--report-to", multiple=True, help="Besides TensorBoard: wandb, mlflow."),
+    click.option("--report-to", multiple=True, type=click.Choice(["wandb", "mlflow"]), help="Besides TensorBoard."),
     click.option("--seed", type=int, default=_DEFAULT.seed, show_default=True),
 )
 NAMES = tuple(TrainSettings.__dataclass_fields__)

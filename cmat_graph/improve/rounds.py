@@ -7,6 +7,7 @@ checkpoint, and a promotion that was made is not made twice. So after a crash th
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -32,6 +33,7 @@ from cmat_graph.team import Team
 from cmat_graph.traces.base import TraceStore
 from cmat_graph.traces.sql import SQLTraceStore
 from cmat_graph.tuning.distill import distill
+from cmat_graph.tuning.harvest import harvest
 from cmat_graph.types import Env, Episode, Task
 
 
@@ -107,7 +109,7 @@ def improve(
         closing(SQLTraceStore(f"sqlite:///{folder / 'traces.db'}")) as traces,
         closing(SQLTraceStore(f"sqlite:///{folder / 'heldout.db'}")) as heldout,
     ):
-        run = _Run(env, base, settings, teacher, registry, traces, heldout, concurrency, report or _silent)
+        run = _Run(env, base, settings, teacher, registry, folder, traces, heldout, concurrency, report or _silent)
         for number in range(1, settings.rounds + 1):
             if len(state.improved.teams) > number:
                 continue
@@ -142,13 +144,14 @@ class _Run:
         settings: ImproveSettings,
         teacher: BaseChatModel | None,
         registry: AdapterRegistry,
+        folder: Path,
         traces: SQLTraceStore,
         heldout: SQLTraceStore,
         concurrency: int,
         report: Report,
     ) -> None:
         self.env, self.base, self.settings, self.teacher = env, base, settings, teacher
-        self.registry, self.traces, self.heldout = registry, traces, heldout
+        self.registry, self.folder, self.traces, self.heldout = registry, folder, traces, heldout
         self.concurrency, self.report = concurrency, report
 
     def collect(self, number: int, team: Team, tasks: Sequence[Task]) -> dict[str, int]:
@@ -234,19 +237,31 @@ class _Run:
         def show(step: int, steps: int, loss: float) -> None:
             self.report(f"round {number}: train the {node}", step, steps, f"loss {loss:.3f}")
 
-        first = 1 if self.settings.data == "all" else number
-        return distill(
-            cast(TraceStore, _Rounds(self.traces, range(first, number + 1))),
+        drawn = self.folder / f"dataset-{node}-{number}"
+        dataset = harvest(
+            cast(TraceStore, _Rounds(self.traces, range(1 if self.settings.data == "all" else number, number + 1))),
+            drawn,
+            settings=replace(self.settings.harvest, node=node, run=None),
+            held_out=test,
+        )
+        init = team.adapters.get(node) if self.settings.start == "previous" else None
+        for earlier in self.registry.list(node):
+            if earlier.dataset_hash == dataset.hash and earlier.init == (init.key if init else ""):
+                shutil.rmtree(drawn, ignore_errors=True)
+                raise EmptyHarvestError(f"nothing new to learn from since {earlier.id}")
+        card = distill(
+            None,
             self.registry,
             node=node,
             base=self.base,
             name=name,
-            harvest=replace(self.settings.harvest, run=None),
+            dataset=drawn,
             settings=replace(self.settings.train, seed=self.settings.train.seed + self.settings.seed),
-            init=team.adapters.get(node) if self.settings.start == "previous" else None,
-            held_out=test,
+            init=init,
             progress=show,
         )
+        shutil.rmtree(drawn, ignore_errors=True)
+        return card
 
     def measure(self, teams: Sequence[Team], test: Sequence[Task]) -> list[Point]:
         """Play the test tasks with each team; one that did not change is not played again."""

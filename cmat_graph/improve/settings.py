@@ -6,10 +6,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from cmat_graph.errors import ConfigurationError
-from cmat_graph.gate import ALPHA
-from cmat_graph.team import SEATS
+from cmat_graph.paired import ALPHA
 from cmat_graph.tuning.settings import TrainSettings
-from cmat_graph.tuning.sources import HarvestSettings
+from cmat_graph.tuning.sources import NODES, HarvestSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +43,8 @@ class ImproveSettings:
     def __post_init__(self) -> None:
         if min(self.rounds, self.samples, self.attempts) < 1 or self.tasks < 0:
             raise ConfigurationError("rounds, samples and attempts are at least 1, and tasks at least 0")
-        if not self.nodes or (unknown := set(self.nodes) - set(SEATS)):
-            known = ", ".join(SEATS)
+        if not self.nodes or (unknown := set(self.nodes) - set(NODES)):
+            known = ", ".join(NODES)
             raise ConfigurationError(f"no node {min(unknown) if self.nodes else ''!r} to improve; known: {known}")
         if self.temperature <= 0 and self.samples > 1:
             raise ConfigurationError("several plays of a task need a temperature above 0, or they are all the same")

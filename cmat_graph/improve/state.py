@@ -81,7 +81,8 @@ class State:
         self.improved = self._read() if self._file.is_file() else Improved(about=about)
         if self.improved.about != about:
             self.close()
-            changed = [name for name in about if self.improved.about.get(name) != about[name]]
+            before = _flat(self.improved.about)
+            changed = [name for name, value in _flat(about).items() if before.get(name) != value]
             raise ConfigurationError(
                 f"{directory} holds an improvement with another {', '.join(changed) or 'version'}; "
                 "give another directory, or the settings that it began with"
@@ -109,3 +110,11 @@ class State:
             raise ConfigurationError(
                 f"{self._file} cannot be read: {exc}; restore it, or give another directory"
             ) from exc
+
+
+def _flat(about: dict[str, Any]) -> dict[str, Any]:
+    """Lay out the settings of the harvest and the training one by one, as `train.rank`."""
+    flat: dict[str, Any] = {}
+    for name, value in about.items():
+        flat |= {f"{name}.{key}": each for key, each in value.items()} if isinstance(value, dict) else {name: value}
+    return flat

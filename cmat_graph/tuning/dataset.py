@@ -172,17 +172,16 @@ def from_row(row: type[R], values: dict[str, Any]) -> R:
 
     """
     origin = values["origin"]
-    read = row(**{**values, "origin": Origin(**{**origin, "episodes": tuple(origin["episodes"])})})
-    if isinstance(read, Example):
-        messages = [*read.messages]
-    else:
-        replies = [read.chosen, read.rejected] if isinstance(read, Pair) else [read.completion]
-        messages = [*read.prompt, *replies]
+    read: Any = row(**{**values, "origin": Origin(**{**origin, "episodes": tuple(origin["episodes"])})})
+    messages: list[Any] = [*read.messages] if row is Example else [*read.prompt]
+    if row is not Example:
+        messages += [read.chosen, read.rejected] if row is Pair else [read.completion]
     for at, message in enumerate(messages):
         _check(message, f"message {at}")
     if not isinstance(read.tools, list) or not all(isinstance(tool, Mapping) for tool in read.tools):
         raise ValueError("tools is no list of objects")
-    return read
+    found: R = read
+    return found
 
 
 def _check(message: Mapping[str, Any], name: str) -> None:

@@ -5,12 +5,15 @@ Every stage may be killed: the same call goes on from the last checkpoint. Nothi
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -27,6 +30,8 @@ from cmat_graph.tuning.harvest import harvest as make_dataset
 from cmat_graph.tuning.settings import Objective, TrainSettings
 from cmat_graph.tuning.sources import HarvestSettings
 from cmat_graph.types import Task
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, float], None]
 """Called with step, number of steps, and the latest loss."""
@@ -73,7 +78,7 @@ def distill(
     Args:
         traces: Where the episodes are; not needed with a dataset.
         registry: Where the adapter goes, with its dataset in `dataset/` and its card.
-        node: The seat to train for; None takes the harvest's.
+        node: The seat to train for; None takes the one that the dataset was made for, or else the harvest's.
         base: `nano`, a model folder, or a hub id.
         name: The adapter's name; by default the first digits of a hash of data, base and settings.
         harvest: Which rows are made of which episodes.
@@ -98,11 +103,11 @@ def distill(
         >>> card = distill(SQLTraceStore("sqlite:///t.db"), AdapterRegistry())  # doctest: +SKIP
 
     """
-    node = node or harvest.node
-    harvest = replace(harvest, node=node)
-    check_name(node)
     if name is not None:
         check_name(name)
+    node = node or (_node_of(Dataset(dataset)) if dataset else "") or harvest.node
+    check_name(node)
+    harvest = replace(harvest, node=node)
     location = resolve_base(base)
     base_hash = hash_base(location)
     _check_init(init, base, base_hash, settings)
@@ -148,11 +153,33 @@ def distill(
     if _rank():
         _train(plan, work / f"process-{_rank()}")
     else:
-        registry.add(card, lambda folder: _make(plan, folder, start))
-        leftovers = shelf.glob(f".{card.name}-{'[0-9a-f]' * 8}")  # of processes that were killed while they saved
-        for folder in (work, *([] if dataset else [drawn]), *leftovers):
-            shutil.rmtree(folder, ignore_errors=True)
+        with _alone(shelf / f".{card.name}.lock", card.id):
+            registry.add(card, lambda folder: _make(plan, folder, start))
+            leftovers = shelf.glob(f".{card.name}-{'[0-9a-f]' * 8}")  # of processes that were killed while they saved
+            for folder in (work, *([] if dataset else [drawn]), *leftovers):
+                shutil.rmtree(folder, ignore_errors=True)
     return _first(lambda: registry.get(card.id))
+
+
+@contextmanager
+def _alone(file: Path, name: str) -> Iterator[None]:
+    """Hold a file while an adapter is made: two at once would take each other's checkpoints away."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a killed process gives it back
+        except OSError as exc:
+            raise ConfigurationError(f"another process trains {name}; wait for it, or give another --name") from exc
+        try:
+            yield
+        finally:
+            file.unlink(missing_ok=True)
+
+
+def _node_of(dataset: Dataset) -> str:
+    """Return the node that a dataset was made for; empty where it does not tell."""
+    settings = dataset.manifest.get("settings") or {}
+    return str(dataset.manifest.get("node") or settings.get("node") or "")
 
 
 def tasks_of(card: AdapterCard) -> set[str]:
@@ -209,6 +236,12 @@ def _check_init(init: AdapterCard | None, base: str, base_hash: str, settings: T
         raise AdapterMismatchError(
             f"{init.id} is {init.method}, and {settings.method} cannot go on from it; train with --method {init.method}"
         )
+    if init.template_hash and not _rank() and init.template_hash != _hash_template(resolve_base(base)):
+        logger.warning(
+            "%s was trained with another chat template than %s has now; the rows are rendered by the one it has now",
+            init.id,
+            base,
+        )
 
 
 def _nothing(dataset: Dataset, node: str, objective: Objective) -> str:
@@ -230,7 +263,7 @@ def _episodes(folder: Path) -> list[str]:
     if not file.is_file():
         found = {each for row in _rows(Dataset(folder), "train") for each in row.origin.episodes}
         file.write_text("".join(f"{each}\n" for each in sorted(found)), encoding="utf-8")
-    return sorted(file.read_text(encoding="utf-8").split())
+    return sorted(file.read_text(encoding="utf-8").splitlines())
 
 
 def _hash_template(location: str) -> str:

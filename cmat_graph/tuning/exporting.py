@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cmat_graph.adapters import CONFIG, AdapterCard
-from cmat_graph.bases import resolve_base
 from cmat_graph.errors import AdapterNotFoundError, ConfigurationError, UnsupportedAdapterError
-from cmat_graph.tuning.merging import MERGEABLE, merge
+from cmat_graph.tuning.merging import MERGEABLE, locate_base, merge
 
 CONVERTER = "convert_hf_to_gguf.py"
 """llama.cpp's converter, on the PATH or in the folder that `LLAMA_CPP` names."""
@@ -122,7 +121,7 @@ def vllm_line(cards: Sequence[AdapterCard], *, base: str | None = None) -> str:
                 + ("merge it and serve the folder" if card.method == "dora" else "serve it with: cmat-graph serve")
             )
     rank = max(_rank(card) for card in cards)
-    words = ["vllm", "serve", resolve_base(base or first.base), "--enable-lora", "--max-loras", str(len(cards))]
+    words = ["vllm", "serve", locate_base(first, base or first.base), "--enable-lora", "--max-loras", str(len(cards))]
     words += ["--max-lora-rank", str(next((size for size in VLLM_RANKS if size >= rank), rank))]
     names = [card.node if [c.node for c in cards].count(card.node) == 1 else card.id for card in cards]
     words += ["--lora-modules", *(f"{name}={card.folder}" for name, card in zip(names, cards, strict=True))]

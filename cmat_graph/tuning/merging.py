@@ -17,6 +17,7 @@ from cmat_graph.errors import (
     AdapterNotFoundError,
     ConfigurationError,
     MissingExtraError,
+    ModelNotFoundError,
     UnsupportedAdapterError,
 )
 
@@ -72,7 +73,7 @@ def merge(card: AdapterCard, target: str | Path, *, base: str | None = None, dty
 
 
 def _merge(card: AdapterCard, target: Path, base: str, dtype: str) -> None:
-    location = resolve_base(base)
+    location = locate_base(card, base)
     if card.base_hash and (found := hash_base(location)) and found != card.base_hash:
         raise AdapterMismatchError(f"{card.id} was trained on {card.base}, not on {base}; give its base with --base")
     try:
@@ -92,6 +93,19 @@ def _merge(card: AdapterCard, target: Path, base: str, dtype: str) -> None:
         own = config.dtype if dtype == "auto" else getattr(torch, dtype)
         merged.to(own or torch.float32).save_pretrained(str(target))
         transformers.AutoTokenizer.from_pretrained(location).save_pretrained(str(target))
+
+
+def locate_base(card: AdapterCard, base: str) -> str:
+    """Return what `from_pretrained` takes for the base of an adapter.
+
+    Raises:
+        ModelNotFoundError: It is not where it was.
+
+    """
+    try:
+        return resolve_base(base)
+    except ModelNotFoundError as exc:
+        raise ModelNotFoundError(f"the base of {card.id} is not found: {exc}; say where it lies with --base") from exc
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -123,6 +123,7 @@ def test_what_was_recorded_can_be_looked_at(call):
         (["distill"], "no trace database at traces.db"),
         (["distill", "--dataset", "nowhere"], "no dataset in nowhere"),
         (["distill", "--dataset", "nowhere", "--name", "../x"], "no name for a node or adapter"),
+        (["run", "--assistant", "nowhere/"], "no model 'nowhere/'"),
         (["improve", "--nodes", "user"], "no node 'user' to improve"),
         (["improve", "--objective", "dpo"], "--start previous"),
         (["distill", "--epochs", "0"], "must be positive"),

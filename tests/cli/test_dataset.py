@@ -13,6 +13,7 @@ from cmat_graph.models import ExpertChatModel
 from cmat_graph.testing import ScriptedChatModel
 from cmat_graph.traces import SQLTraceStore
 from cmat_graph.tuning.dataset import Dataset
+from cmat_graph.types import Step, Task
 
 WRONG = operation("UPDATE `Nowhere` SET `a` = '1'", "Guess.")
 
@@ -109,3 +110,22 @@ def test_mistakes_name_the_fix(call, played):
     assert "--general FILE" in call("dataset", "make", "d", "--eta", 0.5)[2]
     assert "no trace database" in call("dataset", "make", "d", "--traces", "sqlite:///nowhere.db")[2]
     assert "no step of 'reflect', only of assistant" in call("dataset", "make", "d", "--node", "reflect")[2]
+
+
+def test_what_was_recorded_cannot_steer_the_terminal(call, tmp_path, monkeypatch):
+    traces = SQLTraceStore(f"sqlite:///{tmp_path / 'traces.db'}")
+    traces.start_episode("e", env="own", task=Task(id="t\x1b[2J", prompt="Do\x1b]0;x\x07 it."), run="", settings={})
+    asked = [{"role": "user", "content": "Do\x1b]0;x\x07 it."}]
+    traces.record_step(
+        "e", Step(key="", index=0, attempt=1, node="assistant", messages=asked, completion="Done\x1b[2J.")
+    )
+    traces.finish_episode("e", reward=1.0, stopped="ended", attempts=1, answer="", error="")
+    traces.close()
+    monkeypatch.setenv("FORCE_COLOR", "")
+    assert call("dataset", "make", "d", "--split", "all", "--validation-share", 0)[0] == 0
+    for words in (("dataset", "show", "d"), ("traces", "show")):
+        code, out, _ = call(*words)
+        assert code == 0
+        assert "Done\\x1b[2J." in out
+        assert "\x1b[2J" not in out
+        assert "\x07" not in out

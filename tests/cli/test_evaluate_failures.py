@@ -16,7 +16,7 @@ from cmat_graph.testing import ScriptedChatModel
 def call(monkeypatch, capsys, tmp_path):
     """Run a command in an empty folder, with an assistant that only says OK; give exit code and standard output."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("cmat_graph.cli.evaluate.load_model", lambda *_, **__: ScriptedChatModel(replies=["OK"]))
+    monkeypatch.setattr("cmat_graph.models.load_model", lambda *_, **__: ScriptedChatModel(replies=["OK"]))
 
     def run(*words):
         monkeypatch.setattr(sys, "argv", ["cmat-graph", *map(str, words)])

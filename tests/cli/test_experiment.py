@@ -13,8 +13,14 @@ from pathlib import Path
 import pytest
 
 from cmat_graph import AdapterRegistry
+from cmat_graph.cli import experiment
+from cmat_graph.experiments.mix import ETA
 
 SMALL = ["--size", 32, "--limit", 2, "--max-steps", 2, "--batch-size", 4, "--attempts", 2, "--out", "x"]
+
+
+def test_help_tells_the_share_that_is_taken():
+    assert experiment._ETA == ETA
 
 
 @pytest.mark.slow

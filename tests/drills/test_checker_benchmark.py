@@ -12,6 +12,7 @@ from cmat_graph.cli.bench import load_benchmark
 from cmat_graph.drills import check_drills, database_drills, write_drills
 from cmat_graph.envs.generated import generate_records
 from cmat_graph.models import ExpertChatModel
+from cmat_graph.splits import is_validation
 from cmat_graph.tuning.settings import TrainSettings
 
 RECORDS = generate_records(32, seed=5)
@@ -48,21 +49,21 @@ def test_an_adapter_trained_on_exercises_takes_the_checkers_seat(drills, tmp_pat
     from cmat_graph.models.chat_model import TinyAgent
     from cmat_graph.tuning.train import train
 
-    trained_on = [drill for drill in drills if drill.task.split == "train"]
-    dataset = write_drills(trained_on, tmp_path / "checks")
+    learned = [drill for drill in drills if drill.task.split == "train" and not is_validation(drill.task.id)][:12]
+    dataset = write_drills(learned, tmp_path / "checks")
     location = resolve_base("nano")
     card = AdapterCard(name="flaws", node="checker", base="nano", base_hash=hash_base(location))
 
     def write(folder):
-        settings = TrainSettings(epochs=6, rank=32, alpha=64)
+        settings = TrainSettings(epochs=30, batch_size=4, rank=32, alpha=64)
         done = train(dataset, location, folder, settings=settings, work=tmp_path / "work")
         return dataclasses.replace(card, loss=done.loss, examples=done.examples)
 
     card = AdapterRegistry(tmp_path / "adapters").add(card, write)
     assert card.loss[-1] < card.loss[0] / 5
-    checker = TinyAgent.load(card, max_tokens=160)
-    readable = [each.verdict["category"] != "unreadable" for each in check_drills(checker, trained_on[:16])]
-    assert sum(readable) >= 12  # the base's replies are no verdicts at all
+    checker = TinyAgent.load(card, max_tokens=400)
+    readable = [each.verdict["category"] != "unreadable" for each in check_drills(checker, learned)]
+    assert sum(readable) >= 10  # the base's replies are no verdicts at all
 
     graph = create_cmat_graph(ExpertChatModel(demonstrations=env.demonstrations()), checker=checker).compile()
     run_episodes(graph, env.tasks("train")[:2], env=env, traces=traces, run="checked")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ from cmat_graph.models.chat_model import TinyAgent
 from cmat_graph.splits import is_validation
 from cmat_graph.traces import SQLTraceStore
 from cmat_graph.tuning import Dataset, TrainSettings, distill
-from cmat_graph.tuning.distill import tasks_of
+from cmat_graph.tuning.distill import _check_init, tasks_of
 
 QUICK = TrainSettings(epochs=8, batch_size=8, save_steps=4)
 
@@ -57,6 +58,25 @@ def test_mistakes_are_named_before_anything_is_trained(env, traces, tmp_path):
     with pytest.raises(EmptyHarvestError, match=r"nothing to train 'assistant' on with dpo.*--objective sft"):
         distill(traces, registry, settings=TrainSettings(objective="dpo"))
     assert registry.list() == []
+
+
+def test_two_at_once_do_not_take_each_others_checkpoints_away(env, traces, tmp_path):
+    registry = AdapterRegistry(tmp_path / "adapters")
+    record(env, traces, size=8)
+    (registry.root / "assistant").mkdir(parents=True)
+    with (registry.root / "assistant" / ".one.lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(ConfigurationError, match="another process trains assistant/one; wait for it"):
+            distill(traces, registry, name="one")
+
+
+@pytest.mark.parametrize("told", [{"node": "checker"}, {"settings": {"node": "checker"}}])
+def test_a_dataset_goes_to_the_seat_it_was_made_for(tmp_path, told):
+    (tmp_path / "manifest.json").write_text(json.dumps({"sha256": "0", "rows": {}, **told}))
+    with pytest.raises(EmptyHarvestError, match="nothing to train 'checker' on"):
+        distill(None, AdapterRegistry(tmp_path / "adapters"), dataset=tmp_path)
+    with pytest.raises(EmptyHarvestError, match="nothing to train 'mine' on"):
+        distill(None, AdapterRegistry(tmp_path / "adapters"), node="mine", dataset=tmp_path)
 
 
 def test_it_goes_on_only_from_an_adapter_of_the_same_base_and_method(traces, tmp_path):
@@ -169,6 +189,13 @@ def test_another_template_than_it_was_trained_by_is_warned_of(distilled, caplog)
     assert "another chat template" not in caplog.text
     TinyAgent.load(replace(card, template_hash="0" * 64))
     assert f"{card.id} was trained with another chat template" in caplog.text
+
+
+def test_going_on_from_an_adapter_of_another_template_is_warned_of(tmp_path, caplog):
+    _check_init(AdapterCard(name="one", node="n", base="nano"), "nano", "", TrainSettings())
+    assert not caplog.text
+    _check_init(AdapterCard(name="one", node="n", base="nano", template_hash="0" * 64), "nano", "", TrainSettings())
+    assert "n/one was trained with another chat template than nano has now; the rows are rendered" in caplog.text
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from cmat_graph.errors import (
     AdapterMismatchError,
     AdapterNotFoundError,
     ConfigurationError,
+    ModelNotFoundError,
     UnsupportedAdapterError,
 )
 from cmat_graph.models.chat_model import TinyAgent
@@ -99,6 +100,8 @@ def test_vllm_is_told_the_ranks_and_the_names(registry):
         vllm_line([registry.get("dora")])
     with pytest.raises(UnsupportedAdapterError, match=r"prefix .*cmat-graph serve"):
         vllm_line([replace(same, method="prefix")])
+    with pytest.raises(ModelNotFoundError, match=r"the base of assistant/same is not found.*--base"):
+        vllm_line([replace(same, base="gone")])
     with pytest.raises(ConfigurationError, match="several bases"):
         vllm_line([same, replace(wide, base_hash="0" * 64)])
 

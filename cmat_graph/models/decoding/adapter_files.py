@@ -44,6 +44,8 @@ def read_adapter(card: AdapterCard, model: Any, *, weights_hash: str, max_rank: 
     """
     folder = Path(card.folder)
     file = folder / WEIGHTS
+    if card.is_full:
+        raise UnsupportedAdapterError(f"{card.id} is a whole model, no adapter; open it with TinyAgent.load(card)")
     if not file.is_file():
         pickled = next((p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern)), None)
         if pickled:

@@ -48,6 +48,8 @@ class Catalogue:
         if (promoted := self._promoted(model)) in loaded:
             return promoted
         card = self._registered(model, promoted)
+        if card.is_full:
+            raise _unknown(model, f"{card.id} is a whole model, no adapter of {self.base}; serve its folder by itself")
         return card.id if card.id in loaded else self._adapters.load(card)
 
     def load(self, name: str, path: str, *, again: bool) -> None:
@@ -101,6 +103,8 @@ class Catalogue:
         return {each.name for each in self._adapters.list()}
 
     def _fits(self, card: AdapterCard) -> bool:
+        if card.is_full:
+            return False
         hashes = card.base_hash, self._engine.base_hash
         return hashes[0] == hashes[1] if all(hashes) else card.base == self._engine.base
 

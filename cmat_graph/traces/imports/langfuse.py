@@ -18,6 +18,7 @@ from cmat_graph.traces.imports.steps import (
     number,
     seat,
     seconds_between,
+    short,
     task_id,
     without_reasoning,
 )
@@ -55,7 +56,7 @@ def build(trace: str, records: list[dict[str, Any]], settings: ImportSettings) -
     prompt = find_task(parsed(root.get("input")), steps)
     failed = str(first.get("status_message") or "error") if first.get("level") == "ERROR" else ""
     return Episode(
-        id=trace[:36],
+        id=short(trace, 36),
         env=settings.env or "langfuse",
         task=Task(id=task_id(prompt, trace), prompt=prompt, split=settings.split),
         run=settings.run,
@@ -100,7 +101,7 @@ def _step(row: Mapping[str, Any], settings: ImportSettings) -> Step | None:
     if not tools and isinstance(defined, Mapping):
         tools = read_tools([{"name": n, **_as_dict(parsed(told))} for n, told in defined.items()])
     return Step(
-        key=str(row.get("id") or "").replace("-", "")[-32:],
+        key=short(str(row.get("id") or "").replace("-", ""), 32),
         index=0,
         attempt=number(about.get("cmat_attempt")) or 1,
         node=seat(about, settings),

@@ -19,6 +19,7 @@ from cmat_graph.traces.imports.steps import (
     number,
     seat,
     seconds_between,
+    short,
     task_id,
     without_reasoning,
 )
@@ -51,7 +52,7 @@ def build(trace: str, runs: list[dict[str, Any]], settings: ImportSettings) -> E
     prompt = find_task(root.get("inputs"), steps)
     example = str(root.get("reference_example_id") or "")
     return Episode(
-        id=trace[:36],
+        id=short(trace, 36),
         env=settings.env or "langsmith",
         task=Task(id=example or task_id(prompt, trace), prompt=prompt, split=settings.split),
         run=settings.run,
@@ -75,7 +76,7 @@ def _step(run: Mapping[str, Any], settings: ImportSettings) -> Step | None:
     asked = extra.get("invocation_params") or {}
     read, written = _tokens(run, outputs)
     return Step(
-        key=str(run.get("id") or "").replace("-", "")[:32],
+        key=short(str(run.get("id") or "").replace("-", ""), 32),
         index=0,
         attempt=number(about.get("cmat_attempt")) or 1,
         node=seat(about, settings),

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cmat_graph.errors import ConfigurationError, DatasetError, TraceStoreError
+from cmat_graph.errors import CmatError, ConfigurationError, DatasetError, TraceStoreError
 from cmat_graph.traces.base import TraceStore
 from cmat_graph.traces.imports import agentinstruct, langfuse, langsmith
 from cmat_graph.traces.imports.settings import ImportSettings
 from cmat_graph.traces.imports.spool import Spool, read_records
 from cmat_graph.types import Episode
+
+logger = logging.getLogger(__name__)
 
 AT_ONCE = 2000
 """Rows that are written before the import waits for the database, which drops what comes faster than it writes."""
@@ -81,8 +84,8 @@ def import_traces(
                 spool.add(name, record)
             else:
                 left[f"records that are not of the form {form}"] += 1
-        made = (reader.build(name, records, settings) for name, records in spool.groups())
-        for batch in _batches(made, left):
+        made = (_build(reader, name, records, settings, left) for name, records in spool.groups())
+        for batch in _batches(made):
             fresh = [episode for episode in batch if not traces.count_steps(episode.id)]
             left["traces that were imported before"] += len(batch) - len(fresh)
             for episode in fresh:
@@ -116,13 +119,29 @@ def write_episode(episode: Episode, traces: TraceStore) -> None:
     )
 
 
-def _batches(made: Iterable[Episode | None], left: Counter[str]) -> Iterator[list[Episode]]:
-    """Gather episodes until they hold many steps; count the traces that made none."""
+def _build(
+    reader: Form, name: str, records: list[dict[str, Any]], settings: ImportSettings, left: Counter[str]
+) -> Episode | None:
+    """Make an episode of a trace; one that holds nothing, or is damaged, is counted and does not stop the others."""
+    try:
+        episode = reader.build(name, records, settings)
+    except CmatError:
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as exc:
+        logger.warning("trace %r cannot be read: %s %s", name, type(exc).__name__, exc)
+        left["damaged traces"] += 1
+        return None
+    if episode is None:
+        left["traces without a model's answer"] += 1
+    return episode
+
+
+def _batches(made: Iterable[Episode | None]) -> Iterator[list[Episode]]:
+    """Gather episodes until they hold many steps."""
     batch: list[Episode] = []
     rows = 0
     for episode in made:
         if episode is None:
-            left["traces without a model's answer"] += 1
             continue
         batch.append(episode)
         rows += len(episode.steps) + 2

@@ -39,7 +39,11 @@ class Spool:
 
     def add(self, group: str, record: dict[str, Any]) -> None:
         """Put a record into its group."""
-        self._db.execute("INSERT INTO records VALUES (?, ?)", (group, json.dumps(record, ensure_ascii=False)))
+        body = json.dumps(record, ensure_ascii=False)
+        told = tuple(
+            each.encode("utf-8", "replace").decode() for each in (group, body)
+        )  # half a surrogate pair is none
+        self._db.execute("INSERT INTO records VALUES (?, ?)", told)
 
     def groups(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         """Return each group with its records, groups and records in the order they came."""
@@ -83,7 +87,7 @@ def _read(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     continue
                 try:
                     record = json.loads(line)
-                except ValueError as exc:
+                except (ValueError, RecursionError) as exc:
                     if number == 1:  # one value over many lines
                         yield from _read_whole(file)
                         return
@@ -96,7 +100,7 @@ def _read(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _read_whole(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         whole = json.loads(file.read_text(encoding="utf-8-sig"))
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise DatasetError(f"{file} is neither JSON lines nor JSON: {exc}; export it again as JSON lines") from exc
     yield from _unwrap(whole, str(file))
 

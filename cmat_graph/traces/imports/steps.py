@@ -57,4 +57,9 @@ def seconds_between(start: Any, end: Any) -> float:
 
 def number(value: Any) -> int:
     """Return a count, or 0 where none was kept."""
-    return int(value) if isinstance(value, int | float) else 0
+    return int(value) if isinstance(value, int | float) and 0 <= value < 2**31 else 0
+
+
+def short(name: str, length: int) -> str:
+    """Return a name that fits the database; a longer one is hashed, since many may begin, or end, in the same way."""
+    return name if len(name) <= length else hashlib.sha256(name.encode()).hexdigest()[:32]

@@ -140,6 +140,15 @@ def test_a_model_is_the_base_an_adapter_or_a_node(client, registry, clerk, model
     assert clerk.calls[0][1]["model"] == means
 
 
+def test_a_whole_model_is_not_offered_on_the_base(client, registry):
+    card = registry.update(replace(register(registry, "whole"), method="full"))
+    registry.promote(card)
+    assert [each.id for each in client.models.list()] == ["nano"]
+    for name in ("assistant/whole", "assistant"):
+        with pytest.raises(openai.NotFoundError, match="assistant/whole is a whole model, no adapter of nano"):
+            client.chat.completions.create(model=name, messages=HELLO)
+
+
 def test_a_node_answers_only_by_what_is_promoted(client, registry, clerk):
     new = register(registry, "new")
     with pytest.raises(openai.NotFoundError, match=r"none of its adapters is promoted.*assistant/new") as told:

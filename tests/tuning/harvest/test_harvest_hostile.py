@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import replace
 
 import pytest
 
 from cmat_graph.errors import ConfigurationError, DatasetError, EmptyHarvestError
-from cmat_graph.tuning.harvest import harvest
+from cmat_graph.tuning.harvest import distil, harvest
 from cmat_graph.tuning.harvest.outcomes import acts_of
+from cmat_graph.tuning.harvest.sketch import likeness
 from cmat_graph.tuning.harvest.wording import reason_first
 from cmat_graph.tuning.sources import HarvestSettings
 from cmat_graph.types import Episode, Reflection, Step, Task
@@ -93,12 +93,57 @@ def test_without_a_reward_no_lesson_has_a_weight(traces, tmp_path):
         harvest(traces, tmp_path / "d", settings=replace(ALL, node="reflect", min_reward=0))
 
 
+def test_a_verdict_in_an_attempt_without_an_action_judges_nothing(traces, tmp_path):
+    asked = [{"role": "user", "content": "Judge this action before it runs: look"}]
+    verdicts = [step(at, "{}", messages=asked, node="checker", attempt=attempt) for at, attempt in ((1, 1), (2, 2))]
+    record(traces, "e", [step(0, "look", before=JUDGE, observation="no", observation_error=True), *verdicts], reward=0)
+    with pytest.raises(EmptyHarvestError, match="all 1 verdicts are 'revise'"):
+        harvest(traces, tmp_path / "d", settings=replace(ALL, node="checker"))
+
+
+def test_a_lesson_weighs_only_what_was_gained_over_the_attempt_before(traces, tmp_path):
+    scored = {**JUDGE, "phase": "after", "decision": "revise", "passed": False, "score": 0.25, "source": "reward"}
+    steps = [
+        step(0, "half", observation="ok", after=scored),
+        step(1, "Look at the hall first of all.", node="reflect"),
+        step(2, "whole", observation="ok", attempt=2),
+    ]
+    lesson = Reflection(text="Look at the hall first of all.", task="t", attempt=1)
+    record(traces, "e", steps, reflections=[lesson])
+    (example,) = harvest(traces, tmp_path / "d", settings=replace(ALL, node="reflect")).examples()
+    assert example.messages[-1]["weight"] == 0.75
+
+
+def test_a_lesson_that_was_not_kept_is_no_target(traces, tmp_path):
+    said = step(1, "Look at the hall first of all.", node="reflect")
+    record(traces, "e", [step(0, "x", observation="ok"), said, step(2, "y", observation="ok", attempt=2)])
+    with pytest.raises(EmptyHarvestError, match="the lesson was not kept: 1"):
+        harvest(traces, tmp_path / "d", settings=replace(ALL, node="reflect"))
+
+
 @pytest.mark.parametrize("deep", [DEEP, '{"a":' * 100_000])
 def test_replies_and_answers_that_nest_without_end_are_texts(traces, tmp_path, deep):
     lesson = {"role": "system", "content": "Lessons from earlier attempts:\n- look"}
     record(traces, "e", [step(0, deep, messages=[lesson, ASKED])], answer=deep)
     settings = replace(ALL, max_chars=10**7)
     assert [e.messages[-1]["content"] for e in harvest(traces, tmp_path / "d", settings=settings).examples()] == [deep]
+
+
+def test_a_turn_after_a_lesson_that_quotes_the_answer_is_no_target(traces, tmp_path):
+    for number, told in enumerate(("Libreville", "the capital")):
+        lesson = {"role": "system", "content": f"Lessons from earlier attempts:\n- It was {told}."}
+        steps = [step(0, f"Libreville, found in way {number}", messages=[lesson, ASKED])]
+        record(traces, f"e{number}", steps, answer='["Libreville"]', prompt=f"Which city {number}?")
+    dataset = harvest(traces, tmp_path / "d", settings=ALL)
+    assert [e.origin.episodes for e in dataset.examples()] == [("e1",)]
+    assert dataset.manifest["counts"]["steps left out: a lesson quotes the answer"] == 1
+
+
+def test_what_was_good_once_is_never_the_worse_reply_of_a_pair(traces, tmp_path):
+    for number, (reply, reward) in enumerate((("Four.", 1.0), ("Four.", 0.0), ("Five.", 1.0), ("Six.", 0.0))):
+        record(traces, f"e{number}", [step(0, reply)], reward=reward)
+    pairs = list(harvest(traces, tmp_path / "d", settings=ALL).pairs())
+    assert [(pair.chosen["content"], pair.rejected["content"]) for pair in pairs] == [("Five.", "Six.")]
 
 
 def test_an_import_cannot_say_that_a_turn_counts_without_end(traces, tmp_path):
@@ -148,11 +193,12 @@ def test_the_folder_one_stands_in_is_no_place_for_a_dataset(traces, tmp_path, mo
             harvest(traces, folder, settings=ALL)
 
 
-def test_hundreds_of_different_rows_of_one_task_are_chosen_from_in_seconds(traces, tmp_path):
-    for number in range(400):
-        words = " ".join(f"w{(number * 7919 + at * 104729) % 99991}" for at in range(150))
+def test_choosing_from_many_rows_of_one_task_compares_each_with_each_at_most_once(traces, tmp_path, monkeypatch):
+    compared = []
+    monkeypatch.setattr(distil, "likeness", lambda one, other: compared.append(1) or likeness(one, other))
+    for number in range(80):
+        words = " ".join(f"w{(number * 7919 + at * 104729) % 99991}" for at in range(20))
         record(traces, f"e{number}", [step(0, words)])
-    start = time.monotonic()
-    dataset = harvest(traces, tmp_path / "d", settings=replace(ALL, max_per_task=100))
-    assert dataset.manifest["rows"]["sft.train"] == 100
-    assert time.monotonic() - start < 20
+    dataset = harvest(traces, tmp_path / "d", settings=replace(ALL, max_per_task=40, near_equal=1))
+    assert dataset.manifest["rows"]["sft.train"] == 40
+    assert len(compared) <= 40 * 80

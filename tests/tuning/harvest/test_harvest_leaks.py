@@ -172,3 +172,22 @@ def test_an_augmented_row_never_says_another_task(traces, tmp_path):
         asked = [e.messages[0]["content"] for e in dataset.examples() if e.origin.augmented]
         assert worded not in asked
         assert dataset.manifest["counts"]["copies left out: the text of another task"] == told
+
+
+def test_a_held_out_id_is_refused_under_other_words_too(traces, tmp_path):
+    for number in range(2):
+        record(traces, f"e{number}", Task(id=f"t{number}", prompt=f"Task {number} of the agent", split="train"))
+    dataset = harvest(traces, tmp_path / "d", settings=ALL, held_out=[Task(id="t0", prompt="In other words")])
+    assert tasks_of(dataset) == {"t1"}
+
+
+def test_pairs_and_judged_replies_of_validation_tasks_are_not_trained_on(traces, tmp_path):
+    tasks = [Task(id=f"t{number}", prompt=f"Task {number} of the agent", split="train") for number in range(30)]
+    for task in tasks:
+        record(traces, f"good-{task.id}", task)
+        record(traces, f"bad-{task.id}", task, reward=0.0)
+    dataset = harvest(traces, tmp_path / "d", settings=HarvestSettings(validation_share=0.3))
+    kept = {task.id for task in tasks if is_validation(task.id, 0.3)}
+    for part, expected in (("train", {task.id for task in tasks} - kept), ("validation", kept)):
+        for rows in (dataset.examples(part), dataset.pairs(part), dataset.judged(part)):
+            assert {row.origin.task_id for row in rows} == expected

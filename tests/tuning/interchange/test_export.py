@@ -306,3 +306,11 @@ def test_a_dataset_is_not_overwritten_by_its_export(tmp_path):
 def test_an_unknown_form_is_refused(tmp_path):
     with pytest.raises(ConfigurationError, match="known: llamafactory"):
         export(make(tmp_path / "data", TURNS), tmp_path / "out", "axolotl")
+
+
+@pytest.mark.parametrize("name", ["../evil", "a/b", "", "a\nb: c", ".hidden"])
+def test_a_name_never_leaves_its_folder(tmp_path, name):
+    dataset = make(tmp_path / "d", TURNS)
+    with pytest.raises(ConfigurationError, match="use letters, digits"):
+        export(dataset, tmp_path / "out", "llamafactory", name=name)
+    assert not (tmp_path / "out").exists()
