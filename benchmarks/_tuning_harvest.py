@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from _shared import figure, say
-
 from cmat_graph.envs.dbbench import RULES, answer, operation
 from cmat_graph.nodes.attempt import judgement
 from cmat_graph.nodes.calling import Prompt
 from cmat_graph.traces.sql import SQLTraceStore
 from cmat_graph.types import Step, Task
+
+from ._shared import figure, say
 
 _HARVEST = """
 import json, resource, sys, time

@@ -18,8 +18,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +40,8 @@ from cmat_graph.tuning.sources import HarvestSettings
 from . import _tuning_arms
 from ._shared import figure, say
 from ._tuning_gpu import on_gpu
+from ._tuning_harvest import measure_harvest
+from ._tuning_improve import measure_improve
 from ._weights import random_llama
 
 SHAPE = {
@@ -199,7 +199,7 @@ def _joined(examples: Sequence[Example], bases: dict[str, Path]) -> dict[str, An
 
 def _others() -> Iterator[dict[str, Any]]:
     """The figures of the harvest and of self-improvement."""
-    for module, function in (("_tuning_harvest", "measure_harvest"), ("_tuning_improve", "measure_improve")):
-        if find_spec(f"{__package__}.{module}") is not None:
-            say(f"{function.replace('_', ' ')}")
-            yield from getattr(import_module(f"{__package__}.{module}"), function)()
+    say("harvest")
+    yield from measure_harvest()
+    say("improve")
+    yield from measure_improve()
