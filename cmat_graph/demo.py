@@ -36,8 +36,6 @@ class DemoSize:
 
 FULL = DemoSize(tasks=512, practice=16, test=100, epochs=4)
 QUICK = DemoSize(tasks=128, practice=4, test=16, epochs=2)
-BATCH = 8
-"""Conversations for one step: few, so that a few hundred of them make enough steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +116,7 @@ def run_demo(directory: Path, *, size: DemoSize = FULL, base: str = "nano", stag
             registry,
             base=base,
             harvest=HarvestSettings(run="expert"),
-            settings=TrainSettings(epochs=size.epochs, batch_size=BATCH),
+            settings=TrainSettings(epochs=size.epochs),
             held_out=test,
             progress=trained,
         )

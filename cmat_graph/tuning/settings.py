@@ -38,8 +38,9 @@ class TrainSettings:
     epochs: float = 3.0
     max_steps: int = 0
     """End after so many steps; 0 goes by epochs."""
-    batch_size: int = 16
-    """Conversations (or pairs) for one step, over all processes."""
+    batch_size: int = 8
+    """Conversations (or pairs) for one step, over all processes. A joined conversation holds several targets: few of
+    them make enough steps of a few hundred episodes."""
     micro_batch: int = 0
     """Of these so many at a time on one device; 0 takes all that one process has."""
     max_length: int = 1024
