@@ -1,4 +1,4 @@
-"""Where a base model lies: a hub id, a folder, or `nano`, the one that ships with the package."""
+"""Where a base model lies: a hub id, a folder, or one that ships with the package: `nano`, or `abacus`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 
 from cmat_graph.errors import ModelNotFoundError
 
-NANO = "nano"
 NANO_FOLDER = Path(__file__).parent / "models" / "nano"
+BUNDLED = {"nano": NANO_FOLDER, "abacus": NANO_FOLDER.with_name("abacus")}
+"""`nano` acts in the built-in environments; `abacus` debates about arithmetic."""
 
 
 def resolve_base(base: str) -> str:
@@ -19,8 +20,8 @@ def resolve_base(base: str) -> str:
         ModelNotFoundError: A folder without a model, or a name that is neither a folder nor a hub id.
 
     """
-    if base == NANO:
-        return str(NANO_FOLDER)
+    if base in BUNDLED:
+        return str(BUNDLED[base])
     folder = Path(base)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -28,7 +29,8 @@ def resolve_base(base: str) -> str:
         return str(folder)
     if base.count("/") == 1 and not base.startswith((".", "/", "~")) and not base.endswith("/"):
         return base
-    raise ModelNotFoundError(f"no model {base!r}; give 'nano', a model folder, or a hub id such as Qwen/Qwen3-0.6B")
+    known = " or ".join(map(repr, BUNDLED))
+    raise ModelNotFoundError(f"no model {base!r}; give {known}, a model folder, or a hub id such as Qwen/Qwen3-0.6B")
 
 
 @lru_cache(maxsize=16)

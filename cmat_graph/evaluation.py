@@ -80,17 +80,36 @@ def compare(better: ArmResult, worse: ArmResult) -> Difference:
 
 
 def four_arms(
-    base: BaseChatModel, tuned: BaseChatModel | None, *, store: BaseStore | None = None, max_attempts: int = 3
+    base: BaseChatModel,
+    tuned: BaseChatModel | None,
+    *,
+    checker: BaseChatModel | None = None,
+    reflector: BaseChatModel | None = None,
+    store: BaseStore | None = None,
+    max_attempts: int = 3,
 ) -> dict[str, Graph]:
-    """Build the arms: without the loop (one attempt, no checker), and with it (probes, reflection, retry)."""
-    arms: dict[str, Graph] = {}
-    for name, model in (("base", base), ("tuned", tuned)):
-        if model is None:
-            continue
-        arms[name] = create_cmat_graph(model, max_attempts=1).compile()
-        loop = create_cmat_graph(model, checker="probes", store=store, max_attempts=max_attempts)
-        arms[f"{name}+loop"] = loop.compile()
-    return {name: arms[name] for name in ("base", "base+loop", "tuned", "tuned+loop") if name in arms}
+    """Build the arms: without the loop (one attempt, no checker), and with it (probes, reflection, retry).
+
+    Args:
+        base: The bare model.
+        tuned: The same with its adapter; None plays the tuned loop with the base, if one of the others is tuned.
+        checker: A tuned checker, for the tuned loop.
+        reflector: A tuned reflector, for it.
+        store: Lessons, for both loops.
+        max_attempts: Of the loops.
+
+    """
+    arms = {
+        "base": create_cmat_graph(base, max_attempts=1),
+        "base+loop": create_cmat_graph(base, checker="probes", store=store, max_attempts=max_attempts),
+    }
+    if tuned is not None:
+        arms["tuned"] = create_cmat_graph(tuned, max_attempts=1)
+    if tuned is not None or checker is not None or reflector is not None:
+        arms["tuned+loop"] = create_cmat_graph(
+            tuned or base, checker=checker or "probes", reflector=reflector, store=store, max_attempts=max_attempts
+        )
+    return {name: graph.compile() for name, graph in arms.items()}
 
 
 def evaluate(

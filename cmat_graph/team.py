@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -35,6 +36,33 @@ class Team:
         cards = {node: card for node in SEATS if (card := registry.serving(node)) is not None}
         return cls(base=base, adapters=cards, **settings)
 
+    @classmethod
+    def of(cls, names: Sequence[str], registry: AdapterRegistry, base: str = "nano", **settings: Any) -> Team:
+        """Return the team of named adapters, each in the seat that it was trained for.
+
+        Args:
+            names: As `AdapterRegistry.get` takes them: `node/name`, a name, or a node.
+            registry: Where they lie.
+            base: Who plays the assistant, where no adapter does.
+            **settings: Of the team.
+
+        Raises:
+            AdapterNotFoundError: There is no such adapter.
+            ConfigurationError: It was trained for no seat of this graph, two would share one, or a bare name is that of
+                several.
+
+        """
+        team = cls(base=base, **settings)
+        for name in names:
+            several = sorted({card.id for card in registry.list() if card.name == name})
+            if len(several) > 1:
+                raise ConfigurationError(f"{name!r} may be any of {', '.join(several)}; say which")
+            card = registry.get(name)
+            if (other := team.adapters.get(card.node)) is not None:
+                raise ConfigurationError(f"{other.id} and {card.id} are both for the {card.node}'s seat; name one")
+            team = team.with_adapter(card.node, card)
+        return team
+
     def with_adapter(self, node: str, card: AdapterCard | None) -> Team:
         """Return the same team with another adapter in one seat, or with none.
 
@@ -59,7 +87,7 @@ class Team:
         card = self.adapters.get(node)
         if card is None:
             return load_model(self.base, **settings)
-        return load_model(card.base, adapter=card.id, adapters=registry, **settings)
+        return load_model(card.base, adapter=card, adapters=registry, **settings)
 
     def graph(self, registry: AdapterRegistry, *, use_reward: bool = False, **settings: Any) -> Graph:
         """Build its graph.

@@ -210,3 +210,32 @@ def test_what_stood_there_comes_back_when_the_new_one_cannot_be_put_in_its_place
     with pytest.raises(OSError, match="disk full"):
         add(registry, "one", created="2027-01-01")
     assert registry.list() == [old]
+
+
+@pytest.mark.parametrize("name", ["../../x", "..", "a/b", "/etc", ".hidden", ""])
+def test_no_name_leaves_the_registry(registry, tmp_path, name):
+    for ask in (registry.current, registry.history, registry.serving, registry.rollback, registry.list):
+        with pytest.raises(ConfigurationError, match="no name for a node or adapter"):
+            ask(name)
+    for card in (AdapterCard(name="x", node=name, base="nano"), AdapterCard(name=name, node="x", base="nano")):
+        with pytest.raises(ConfigurationError, match="no name for a node or adapter"):
+            registry.promote(card)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_card_that_names_a_place_outside_is_not_read(registry, caplog):
+    card = add(registry, "one")
+    file = Path(card.folder, "card.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"node": "../../etc"}))
+    assert registry.list() == []
+    assert "'../../etc' is no name for a node or adapter" in caplog.text
+    with pytest.raises(AdapterNotFoundError, match="is no name"):
+        registry.get("assistant/one")
+
+
+def test_what_lies_in_the_registry_comes_before_a_folder_of_that_name(registry, tmp_path, monkeypatch):
+    other = AdapterRegistry(tmp_path / "here")
+    add(other, "one", created="2020-01-01")
+    card = add(registry, "one")
+    monkeypatch.chdir(tmp_path / "here")
+    assert registry.get("assistant/one") == card

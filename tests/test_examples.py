@@ -12,6 +12,7 @@ import pytest
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PRINTS = {
     "hand_over.py": "rolled back",
+    "debate_in_any_app.py": "round 2: ['42', '42', '13'], 67% agree",
     "first_graph.py": "checker    revise No working shown.",
     "memory_in_any_app.py": "pears (0.",
     "your_own_database.py": "raise 1.0\nask 1.0",

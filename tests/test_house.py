@@ -13,17 +13,18 @@ import cmat_graph
 
 ROOT = Path(cmat_graph.__file__).parent
 FLOORS = {
-    "types": 0, "errors": 0, "answers": 0, "__init__": 0,
+    "types": 0, "errors": 0, "__init__": 0,
     "traces": 1, "memory": 1, "adapters": 1, "bases": 1, "rendering": 1, "splits": 1, "probes": 1, "diagnosis": 1,
-    "report": 1, "paired": 1,
+    "report": 1, "records": 1, "progress": 1, "paired": 1, "answers": 1,
     "flaws": 1, "scoring": 1,
     "state": 2,
     "nodes": 3, "envs": 3, "models": 3, "tuning": 3, "testing": 3,
-    "graph": 4, "drills": 4,
+    "graph": 4, "drills": 4, "debate": 4,
     "rollout": 5, "studio": 5, "middleware": 5,
     "evaluation": 6, "assignment": 6, "resuming": 6, "team": 6,
+    "diversity": 6,
     "gate": 7,
-    "demo": 8, "improve": 8, "experiments": 8,
+    "demo": 8, "improve": 8, "experiments": 8, "society": 8,
     "cli": 9,
 }  # fmt: skip
 ACTING = {"nodes", "graph", "middleware", "rollout", "evaluation", "envs", "memory", "state"}

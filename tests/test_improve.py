@@ -15,14 +15,14 @@ from pathlib import Path
 import improver
 import pytest
 
-from cmat_graph import AdapterRegistry
-from cmat_graph.errors import ConfigurationError
+from cmat_graph import AdapterCard, AdapterRegistry
+from cmat_graph.errors import AdapterMismatchError, ConfigurationError
 from cmat_graph.improve import ImproveSettings, improve
 from cmat_graph.improve.rounds import _Rounds
 from cmat_graph.improve.state import State
 from cmat_graph.splits import is_validation
 from cmat_graph.traces import SQLTraceStore
-from cmat_graph.tuning import TrainSettings
+from cmat_graph.tuning import Dataset, TrainSettings
 from cmat_graph.tuning.distill import tasks_of
 
 HELD = {task.id for task in improver.ENV.tasks("train") if is_validation(task.id, 0.4)}
@@ -49,6 +49,16 @@ def test_without_tasks_for_the_gate_nothing_begins(tmp_path):
     with pytest.raises(ConfigurationError, match="0 for the gate"):
         improve(tmp_path, env=improver.ENV, settings=settings)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_it_cannot_go_on_from_is_said_before_anything_is_played(tmp_path):
+    registry = AdapterRegistry(tmp_path / "adapters")
+    card = AdapterCard(name="one", node="assistant", base="org/other", base_hash="0" * 64)
+    registry.promote(registry.add(card, lambda folder: card))
+    settings = replace(improver.SETTINGS, start="previous")
+    with pytest.raises(AdapterMismatchError, match="assistant/one was trained on org/other, not on nano"):
+        improve(tmp_path / "improved", env=improver.ENV, settings=settings, registry=registry)
+    assert not (tmp_path / "improved").exists()
 
 
 # -- one improvement, whole --------------------------------------------------------------------------------------
@@ -88,6 +98,17 @@ def test_each_round_plays_learns_is_judged_and_the_better_one_is_promoted(whole)
 
 
 @pytest.mark.slow
+def test_the_loss_on_the_gates_tasks_is_followed_and_they_teach_nobody(whole):
+    folder, _ = whole
+    cards = AdapterRegistry(folder / "adapters").list()
+    assert cards
+    for card in cards:
+        rows = list(Dataset(Path(card.folder, "dataset")).examples("validation"))
+        assert len(card.validation_loss) > 0
+        assert {row.origin.task_id for row in rows} <= HELD
+
+
+@pytest.mark.slow
 def test_the_tasks_of_the_gate_and_of_the_curve_teach_nobody(whole):
     folder, _ = whole
     played = {e.task.id for e in SQLTraceStore(f"sqlite:///{folder / 'traces.db'}").episodes()}
@@ -113,7 +134,8 @@ def test_a_team_that_did_not_change_is_not_played_again(whole):
     [
         ("round 1: play 1", 5),
         ("round 1: train", 6),
-        ("round 1: gate", 9),
+        ("round 1: the gate's tasks", 3),
+        ("round 1: gate", 4),
         ("promote", 0),
         ("round 2: play", 3),
         ("test", 2),

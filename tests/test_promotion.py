@@ -133,6 +133,7 @@ def test_plays_that_are_recorded_are_not_played_again(registry, env, traces):
     assert first.paired == again.paired
 
 
+@pytest.mark.slow
 def test_a_checker_is_tried_behind_the_assistant(registry, env, traces):
     card = AdapterCard(name="judge", node="checker", base="nano", base_hash=registry.get("same").base_hash)
 
@@ -172,3 +173,20 @@ def test_tasks_that_taught_the_candidate_are_refused(registry, env):
         gate(card, env.tasks("train")[:8], env=env, registry=registry)
     with pytest.raises(ConfigurationError, match="no held-out tasks"):
         gate(card, [], env=env, registry=registry)
+
+
+def test_a_team_of_named_adapters_sits_where_each_belongs(registry):
+    small_adapters.register(registry, node="checker")
+    with pytest.raises(ConfigurationError, match="may be any of assistant/same, checker/same; say which"):
+        Team.of(["same"], registry)
+    team = Team.of(["assistant/same", "checker/silent"], registry, attempts=2)
+    assert {node: card.id for node, card in team.adapters.items()} == {
+        "assistant": "assistant/same",
+        "checker": "checker/silent",
+    }
+    assert team.attempts == 2
+    with pytest.raises(ConfigurationError, match="assistant/same and assistant/silent are both for the assistant"):
+        Team.of(["assistant/same", "assistant/silent"], registry)
+    small_adapters.register(registry, node="mine")
+    with pytest.raises(ConfigurationError, match=r"no seat 'mine'.*assistant, checker, reflect"):
+        Team.of(["mine/same"], registry)

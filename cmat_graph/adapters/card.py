@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -13,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from cmat_graph.errors import AdapterNotFoundError
+from cmat_graph.errors import AdapterNotFoundError, ConfigurationError
 
 CARD = "card.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -106,6 +107,28 @@ class AdapterCard:
         return str(self.gate.get("verdict", "not judged"))
 
 
+def is_name(name: object) -> bool:
+    """Tell whether a node or an adapter may be called so: one part of a path, that leads nowhere else.
+
+    Example:
+        >>> is_name("round-1"), is_name("../round-1")
+        (True, False)
+
+    """
+    return isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is not None
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that would leave its folder.
+
+    Raises:
+        ConfigurationError: It is not made of letters, digits, `.`, `_` and `-` alone.
+
+    """
+    if not is_name(name):
+        raise ConfigurationError(f"{name!r} is no name for a node or adapter; use letters, digits, '.', '_' and '-'")
+
+
 def hash_episodes(ids: Sequence[str]) -> str:
     """Hash the ids of episodes, whatever their order."""
     return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
@@ -122,6 +145,9 @@ def read_card(folder: Path) -> AdapterCard:
         values = json.loads((folder / CARD).read_text(encoding="utf-8"))
         known = {f.name for f in fields(AdapterCard)}
         card = AdapterCard(**{k: v for k, v in values.items() if k in known} | {"folder": str(folder)})
+        for name in (card.node, card.name):  # whoever wrote it: they become paths
+            if not is_name(name):
+                raise ValueError(f"{name!r} is no name for a node or adapter")
         return replace(card, base=_find_base(folder, card))
     except (OSError, ValueError, TypeError, AttributeError) as exc:
         raise AdapterNotFoundError(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shutil
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cmat_graph.adapters import history
-from cmat_graph.adapters.card import CARD, AdapterCard, read_card, write_aside, write_card
+from cmat_graph.adapters.card import CARD, AdapterCard, check_name, is_name, read_card, write_aside, write_card
 from cmat_graph.adapters.history import Promotion
 from cmat_graph.errors import AdapterNotFoundError, ConfigurationError
 
@@ -34,6 +33,8 @@ class AdapterRegistry:
 
     def list(self, node: str | None = None) -> list[AdapterCard]:
         """Return all cards, oldest first; one that cannot be read is left out with a warning."""
+        if node is not None:
+            check_name(node)
         found = []
         for file in self.root.glob(f"{node or '*'}/[!.]*/{CARD}"):
             try:
@@ -45,12 +46,16 @@ class AdapterRegistry:
     def get(self, name: str) -> AdapterCard:
         """Return a card by `node/name`, by its name alone, or by a node: then the promoted or else the newest one.
 
+        A folder's path names the adapter in it, here or elsewhere.
+
         Raises:
             AdapterNotFoundError: There is none; the message lists those there are. So it is for a node that was
                 rolled back to its base.
 
         """
-        for folder in (Path(name), self.root / name):
+        parts = name.split("/")
+        inside = [self.root / name] if len(parts) == 2 and all(map(is_name, parts)) else []
+        for folder in (*inside, Path(name)):
             if (folder / CARD).is_file():
                 return read_card(folder)
         cards = self.list()
@@ -71,6 +76,7 @@ class AdapterRegistry:
 
     def current(self, node: str) -> str | None:
         """Return the name of a node's promoted adapter; None before the first, empty after a roll back to the base."""
+        check_name(node)
         pointer = self.root / node / CURRENT
         return pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else None
 
@@ -86,6 +92,7 @@ class AdapterRegistry:
 
     def promote(self, card: AdapterCard, *, why: str = "by hand") -> None:
         """Make an adapter the current one of its node; what was before can be had back with `rollback`."""
+        check_name(card.name)
         before = self.current(card.node) or ""
         self._change(
             card.node,
@@ -121,10 +128,12 @@ class AdapterRegistry:
 
     def history(self, node: str) -> Sequence[Promotion]:
         """Return what was promoted and rolled back for a node, oldest first."""
+        check_name(node)
         return history.read(self.root / node)
 
     def _change(self, node: str, change: Promotion) -> None:
         """Write the history first, then the pointer, until both agree: the last line wins, whoever wrote it."""
+        check_name(node)
         folder = self.root / node
         folder.mkdir(parents=True, exist_ok=True)
         history.append(folder, change)
@@ -164,14 +173,3 @@ class AdapterRegistry:
         """Write a changed card, such as one with new scores, where the adapter lies."""
         write_card(Path(card.folder), card)
         return card
-
-
-def check_name(name: str) -> None:
-    """Refuse a name that would leave its folder.
-
-    Raises:
-        ConfigurationError: It is not made of letters, digits, `.`, `_` and `-` alone.
-
-    """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise ConfigurationError(f"{name!r} is no name for a node or adapter; use letters, digits, '.', '_' and '-'")

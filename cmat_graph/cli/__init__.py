@@ -16,6 +16,7 @@ COMMANDS = {
     "adapters": "Show, compare, promote, roll back, merge and export adapters.",
     "bench": "Run a benchmark of this checkout.",
     "dataset": "Make a dataset of recorded episodes, and look at it.",
+    "debate": "Let agents debate: about one question, or a set, beside a vote at as many calls.",
     "demo": "Run the whole loop: play, record, distil, swap, measure.",
     "distill": "Train an adapter for a node from recorded episodes.",
     "evaluate": "Measure base and adapter, with and without the loop.",
@@ -26,6 +27,7 @@ COMMANDS = {
     "prompts": "Show the nodes' prompts, and copy them out to be changed.",
     "run": "Play tasks with the graph and record them.",
     "serve": "Serve base and adapters to OpenAI clients.",
+    "society": "Finetune agents on their own debates, and compare that with all that is simpler.",
     "traces": "Look at what was recorded.",
 }
 

@@ -9,9 +9,12 @@ from typing import Any
 import click
 
 from cmat_graph.adapters import AdapterRegistry
+from cmat_graph.adapters.card import check_name
 from cmat_graph.cli import moving, print_json
 from cmat_graph.cli.shared import json_option, open_traces
 
+_FEW = 6
+"""Entries of a list that `show` prints."""
 _ROOT = click.option("--adapters", "root", default="adapters", show_default=True, help="Adapter registry.")
 
 
@@ -59,7 +62,7 @@ def list_adapters(*, root: str, as_json: bool) -> None:
 @_ROOT
 @json_option()
 def show(*, name: str, root: str, as_json: bool) -> None:
-    """Print an adapter's card.
+    """Print an adapter's card; of long lists the beginning, which --json gives whole.
 
     \b
     Example:
@@ -69,7 +72,7 @@ def show(*, name: str, root: str, as_json: bool) -> None:
     if as_json:
         print_json(values)
     else:
-        click.echo(json.dumps(values, indent=1, ensure_ascii=False))
+        click.echo(json.dumps({name: _brief(value) for name, value in values.items()}, indent=1, ensure_ascii=False))
 
 
 @command.command("promote")
@@ -154,6 +157,13 @@ def compare(*, first: str, second: str, root: str, as_json: bool) -> None:
     Console().print(table)
 
 
+def _brief(value: Any) -> Any:
+    """Shorten a long list: ids of hundreds of episodes, or a curve."""
+    if not isinstance(value, list) or len(value) <= _FEW:
+        return value
+    return [*value[:_FEW], f"... {len(value)} in all, see --json"]
+
+
 def _flat(values: dict[str, Any], before: str = "") -> dict[str, Any]:
     """Lay out a card line by line; of a curve its ends."""
     flat: dict[str, Any] = {}
@@ -218,6 +228,7 @@ def trial(*, node: str, root: str, as_json: bool) -> None:
     from cmat_graph.models.handover.ledger import FILE, read_trials
     from cmat_graph.models.handover.referee import TrialResult
 
+    check_name(node)
     accounts = read_trials(AdapterRegistry(root).root / node / FILE)
     results = [TrialResult.of(name, account) for name, account in accounts.items()]
     if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import sys
 from importlib import import_module
@@ -17,9 +18,22 @@ from cmat_graph.cli.shared import json_option
 from cmat_graph.errors import ConfigurationError
 
 PACKAGE = "cmat_bench"
+FOLDER = Path(cmat_graph.__file__).parents[1] / "benchmarks"
 
 
-@click.command("bench")
+class _Bench(click.Command):
+    """Lists the benchmarks below the options, each with the first line that it says of itself; none is imported."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = []
+        for file in _files():
+            said = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+            rows.append((file.stem, said.partition("\n")[0]))
+        with formatter.section("Benchmarks"):
+            formatter.write_dl(rows or [("none here", "They need a checkout of the project.")])
+
+
+@click.command("bench", cls=_Bench)
 @click.argument("name")
 @click.option("--size", type=click.IntRange(min=1), help="How much of everything, where the benchmark can tell.")
 @click.option("--tasks", type=click.Path(), help="A task file to measure on as well, in DBBench's format.")
@@ -51,12 +65,15 @@ def load_benchmark(name: str) -> Any:
         ConfigurationError: There is none of this name.
 
     """
-    folder = Path(cmat_graph.__file__).parents[1] / "benchmarks"
-    known = sorted(file.stem for file in folder.glob("*.py") if not file.stem.startswith("_"))
+    known = [file.stem for file in _files()]
     if name not in known:
         told = ", ".join(known) or "none here: benchmarks need a checkout of the project"
         raise ConfigurationError(f"no benchmark {name!r}; known: {told}")
     if PACKAGE not in sys.modules:
         package = sys.modules[PACKAGE] = ModuleType(PACKAGE)
-        package.__path__ = [str(folder)]
+        package.__path__ = [str(FOLDER)]
     return import_module(f"{PACKAGE}.{name}")
+
+
+def _files() -> list[Path]:
+    return sorted(file for file in FOLDER.glob("*.py") if not file.stem.startswith("_"))

@@ -10,7 +10,7 @@ import click
 
 from cmat_graph.cli import print_json
 from cmat_graph.cli.export import export_command
-from cmat_graph.cli.harvesting import harvest_options, to_harvest_settings
+from cmat_graph.cli.harvesting import harvest_options, held_out_option, read_held_out, to_harvest_settings
 from cmat_graph.cli.shared import console, json_option, open_traces, progress
 from cmat_graph.errors import ConfigurationError
 from cmat_graph.tuning.dataset import Dataset, Example, Part, Row
@@ -34,29 +34,43 @@ def command() -> None:
 @FOLDER
 @click.option("--traces", "traces_url", default="sqlite:///traces.db", show_default=True, help="Trace database.")
 @harvest_options
+@held_out_option
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--paraphraser", help="Model that words tasks anew for --augment paraphrase; by default rules do.")
 @json_option()
-def make(*, folder: Path, traces_url: str, paraphraser: str | None, as_json: bool, **options: Any) -> None:
+def make(
+    *,
+    folder: Path,
+    traces_url: str,
+    held_out: tuple[str, ...],
+    paraphraser: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Harvest a dataset into FOLDER; one that is there is replaced.
 
     \b
     Examples:
       cmat-graph dataset make dataset --node checker
       cmat-graph dataset make dataset --augment paraphrase --augment rename --copies 2
+      cmat-graph dataset make dataset --held-out test.jsonl
       cmat-graph dataset make dataset --split all --min-reward 0 --node agent   # traces of a graph of your own
     """
     from cmat_graph.tuning.harvest import harvest
 
     settings = to_harvest_settings(options)
+    kept_out = read_held_out(held_out, settings.env)
     with progress(f"Harvest for {settings.node}") as show:
         dataset = harvest(
             open_traces(traces_url),
             folder,
             settings=settings,
+            held_out=kept_out,
             paraphraser=_paraphraser(paraphraser) if paraphraser else None,
             progress=lambda read, stage: show(read, None, stage),
         )
+        read = dataset.manifest["stages"]["collect"]["in"]["episodes"]
+        show(read, read, "done")
     if as_json:
         print_json(dataset.manifest)
         return

@@ -12,12 +12,13 @@ from click.core import ParameterSource
 
 from cmat_graph.adapters import AdapterCard, AdapterRegistry
 from cmat_graph.cli import print_json
-from cmat_graph.cli.harvesting import harvest_options, to_harvest_settings
+from cmat_graph.cli.harvesting import harvest_options, held_out_option, read_held_out, to_harvest_settings
 from cmat_graph.cli.shared import console, json_option, open_traces, progress
 from cmat_graph.cli.training import to_train_settings, train_options
 from cmat_graph.errors import LeakError
 from cmat_graph.tuning import distill
 from cmat_graph.tuning.distill import tasks_of
+from cmat_graph.tuning.sources import NODES
 
 VALIDATION = "validation"
 
@@ -46,6 +47,7 @@ VALIDATION = "validation"
 )
 @click.option("--gate-limit", type=click.IntRange(1), help="At most so many of them.")
 @harvest_options
+@held_out_option
 @train_options
 @json_option()
 def command(
@@ -57,6 +59,7 @@ def command(
     adapters_dir: str,
     init: str | None,
     gated: bool | None,
+    held_out: tuple[str, ...],
     as_json: bool,
     **choice: Any,
 ) -> None:
@@ -75,6 +78,8 @@ def command(
     registry = AdapterRegistry(adapters_dir)
     settings, harvest = to_train_settings(choice), to_harvest_settings(choice)
     chosen = click.get_current_context().get_parameter_source("node") is not ParameterSource.DEFAULT
+    kept_out = read_held_out(held_out, harvest.env)
+    begun = registry.get(init) if init else None
     first = os.environ.get("RANK", "0") == "0"
     with progress(f"{settings.method} on {base}") if first else nullcontext(_quiet) as show:
         card = distill(
@@ -86,7 +91,8 @@ def command(
             harvest=harvest,
             settings=settings,
             dataset=dataset,
-            init=registry.get(init) if init else None,
+            init=begun,
+            held_out=kept_out,
             progress=lambda step, steps, loss: show(step, steps, f"loss {loss:.3f}"),
         )
     if not first:
@@ -102,7 +108,7 @@ def command(
     ends = f", loss {card.loss[0]:.3f} to {card.loss[-1]:.3f}" if card.loss else ""
     click.echo(f"{card.id}: {card.examples} examples{ends}, {card.seconds:.0f} s, in {card.folder}")
     click.echo(card.verdict)
-    if card.node == "assistant":  # `evaluate` seats it there
+    if card.node in NODES:  # `evaluate` has a seat for it
         told = f"--base {base} --adapter {card.id} --adapters {adapters_dir}"
         console.print(f"measure it: cmat-graph evaluate {told}", soft_wrap=True)
 

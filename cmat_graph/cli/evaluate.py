@@ -48,7 +48,7 @@ if TYPE_CHECKING:  # `--help` does not wait for LangGraph
 def command(
     *,
     base: str,
-    adapter: str | None,
+    adapter_names: tuple[str, ...],
     adapters_dir: str,
     fallback: str | None,
     fallback_below: float | None,
@@ -62,14 +62,16 @@ def command(
     as_json: bool,
     **choice: Any,
 ) -> None:
-    """Measure a base and its adapter on held-out tasks, with and without the loop.
+    """Measure a base and its adapters on held-out tasks, with and without the loop.
 
-    The loop is the checker (probes), reflection and retry. No arm sees a gold label. A second table counts why
-    episodes failed. With a fallback there are two more arms: the fallback alone, and behind the model that is measured.
+    The loop is the checker (probes), reflection and retry; an adapter for the checker or for reflect sits in the tuned
+    loop. No arm sees a gold label. A second table counts why episodes failed. With a fallback there are two more arms:
+    the fallback alone, and behind the model that is measured.
 
     \b
     Examples:
       cmat-graph evaluate --adapter assistant
+      cmat-graph evaluate --adapter assistant --adapter checker
       cmat-graph evaluate --tasks tasks.jsonl --split std --base nano --adapter assistant --json
       cmat-graph evaluate --adapter assistant --fallback openai:gpt-5-mini --fallback-below 0.7
     """
@@ -78,21 +80,32 @@ def command(
     from cmat_graph.evaluation import compare, evaluate, four_arms
     from cmat_graph.graph import create_cmat_graph
     from cmat_graph.models import load_model
+    from cmat_graph.team import Team
     from cmat_graph.traces.sql import SQLTraceStore
 
     env, tasks = open_tasks(**choice)
     registry = AdapterRegistry(adapters_dir)
-    card = registry.get(adapter) if adapter else None
+    team = Team.of(adapter_names, registry, base)
+    card = team.adapters.get("assistant")
     base_model = load_model(base)
-    tuned = load_model(base, adapter=adapter, adapters=registry) if adapter else None
+    tuned = load_model(base, adapter=card, adapters=registry) if card else None
+    others = {seat: team.model(seat, registry) for seat in team.adapters if seat != "assistant"}
     store = open_memory(memory, memory_server, embeddings)  # read, never written
-    arms = four_arms(base_model, tuned, store=store, max_attempts=attempts)
+    arms = four_arms(
+        base_model,
+        tuned,
+        checker=others.get("checker"),
+        reflector=others.get("reflect"),
+        store=store,
+        max_attempts=attempts,
+    )
     behind = load_model(fallback) if fallback else None
     pair = with_fallback(tuned or base_model, behind, fallback_below)
     if behind is not None:
         arms["fallback"] = create_cmat_graph(behind, max_attempts=1).compile()
         arms[f"{'tuned' if tuned else 'base'}+fallback"] = create_cmat_graph(pair, max_attempts=1).compile()
     traces = SQLTraceStore(traces_url) if traces_url else None
+    adapters = [each.id for each in team.adapters.values()]
     done = 0
     with progress(f"{len(arms)} arms, {len(tasks)} tasks", len(arms) * len(tasks)) as show:
 
@@ -110,7 +123,7 @@ def command(
             env=env,
             traces=traces,
             concurrency=concurrency,
-            settings={"base": base, "adapter": adapter, "attempts": attempts},
+            settings={"base": base, "adapter": card.id if card else None, "adapters": adapters, "attempts": attempts},
             report=report,
         )
     if as_json:
@@ -124,10 +137,19 @@ def command(
             screen.print(failures)
     if behind is not None:
         console.print(f"handed over: {replies_told(pair.counts)}")
-    if card is not None:
-        gain = compare(results[2], results[0])
-        console.print(f"tuned against base, paired: {gain.mean:+.1%} ± {gain.stderr:.1%}")
-        registry.update(replace(card, scores={result.name: result.to_json() for result in results}))
-    saved = {"arms": arms_json(results), "base": base, "adapter": card.id if card else None, "tasks": choice}
+    by_name = {result.name: result for result in results}
+    for better, worse in (("tuned", "base"), ("tuned+loop", "base+loop")):
+        if better in by_name:
+            gain = compare(by_name[better], by_name[worse])
+            console.print(f"{better} against {worse}, paired: {gain.mean:+.1%} ± {gain.stderr:.1%}")
+    for each in team.adapters.values():
+        registry.update(replace(each, scores={name: result.to_json() for name, result in by_name.items()}))
+    saved = {
+        "arms": arms_json(results),
+        "base": base,
+        "adapter": card.id if card else None,
+        "adapters": adapters,
+        "tasks": choice,
+    }
     Path(out).write_text(json.dumps(saved, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     console.print(f"written: {out}", soft_wrap=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
 
 from cmat_graph.tuning.sources import HarvestSettings
+from cmat_graph.types import Task
 
 _DEFAULT = HarvestSettings()
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -80,6 +81,36 @@ def harvest_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_OPTIONS):
         function = option(function)
     return function
+
+
+def held_out_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--held-out`; `read_held_out` reads it."""
+    return click.option(
+        "--held-out",
+        "held_out",
+        multiple=True,
+        metavar="FILE",
+        help="Tasks of an evaluation, as --tasks reads them: nothing of them is learned. May be repeated.",
+    )(function)
+
+
+def read_held_out(files: Sequence[str], env: str | None = None) -> list[Task]:
+    """Read the tasks that an evaluation is made on, whatever their split.
+
+    Args:
+        files: JSONL task files.
+        env: The environment that knows their form; None, or one that there is not, takes the default.
+
+    Raises:
+        TaskFileError: A file is missing or malformed; the message names the line.
+
+    """
+    if not files:
+        return []
+    from cmat_graph.envs import ENVIRONMENTS, load_env
+
+    name = env if env in ENVIRONMENTS else ENVIRONMENTS[0]
+    return [task for file in files for task in load_env(name, tasks=file).tasks()]
 
 
 def to_harvest_settings(options: Mapping[str, Any]) -> HarvestSettings:

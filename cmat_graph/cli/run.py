@@ -56,7 +56,7 @@ if TYPE_CHECKING:  # `--help` does not wait for LangGraph
 def command(
     *,
     assistant: str,
-    adapter: str | None,
+    adapter_names: tuple[str, ...],
     adapters_dir: str,
     fallback: str | None,
     fallback_below: float | None,
@@ -83,6 +83,7 @@ def command(
     Examples:
       cmat-graph run --assistant expert --split train
       cmat-graph run --tasks tasks.jsonl --assistant nano --attempts 3 --traces sqlite:///traces.db
+      cmat-graph run --adapter assistant --adapter checker/1a2b3c4d --attempts 2
       cmat-graph run --tasks tasks.jsonl --assistant openai:gpt-5-mini --checker openai:gpt-5-mini
       cmat-graph run --tasks tasks.jsonl --adapter assistant --fallback openai:gpt-5-mini --fallback-below 0.7
     """
@@ -90,29 +91,40 @@ def command(
     from cmat_graph.graph import create_cmat_graph
     from cmat_graph.models import load_model
     from cmat_graph.rollout import run_episodes
+    from cmat_graph.team import Team
     from cmat_graph.traces.sql import SQLTraceStore
 
     env, tasks = open_tasks(**choice)
     registry = AdapterRegistry(adapters_dir)
+    seats = Team.of(adapter_names, registry).adapters
 
-    def load(name: str, adapter: str | None = None) -> Any:
-        return load_model(name, adapter=adapter, adapters=registry, demonstrations=env.demonstrations)
+    def load(name: str, seat: str = "") -> Any:
+        return load_model(name, adapter=seats.get(seat), adapters=registry, demonstrations=env.demonstrations)
 
-    actor = with_fallback(load(assistant, adapter), load(fallback) if fallback else None, fallback_below)
-    judge: Any = {"none": None, "probes": "probes"}.get(checker) if checker in ("none", "probes") else load(checker)
+    def own(seat: str, name: str | None) -> Any:
+        """Open who sits beside the assistant: a model, an adapter on its own base, or on the one that is named."""
+        card = seats.get(seat)
+        return load(name or card.base, seat) if name or card else None  # type: ignore[union-attr]
+
+    if "checker" in seats and checker == "none":
+        raise ConfigurationError(f"--checker none leaves no seat for {seats['checker'].id}; leave one of them out")
+    actor = with_fallback(load(assistant, "assistant"), load(fallback) if fallback else None, fallback_below)
+    judge = own("checker", None if checker in ("none", "probes") else checker)
     store = open_memory(memory, memory_server, embeddings)
     graph = create_cmat_graph(
         actor,
-        checker=judge,
-        reflector=load(reflector) if reflector else None,
+        checker=judge or ("probes" if checker == "probes" else None),
+        reflector=own("reflect", reflector),
         store=store,
         max_attempts=attempts,
         budget=Budget(tokens=tokens, seconds=seconds),
         prompts=prompts,
     ).compile()
     traces = SQLTraceStore(traces_url)
-    run = run_name or (f"{assistant}+{adapter}" if adapter else assistant)
+    run = run_name or "+".join([assistant, *adapter_names])
+    adapter = seats["assistant"].id if "assistant" in seats else None
     settings: dict[str, Any] = {"assistant": assistant, "adapter": adapter, "checker": checker, "attempts": attempts}
+    settings |= {f"{seat}_adapter": card.id for seat, card in seats.items() if seat != "assistant"}
     settings |= {
         name: value for name, value in (("tokens", tokens), ("seconds", seconds), ("prompts", prompts)) if value
     }

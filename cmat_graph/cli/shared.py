@@ -46,10 +46,16 @@ def task_options(default_split: str | None) -> Decorator:
 
 
 def adapter_options() -> Decorator:
-    """Add the options that choose an adapter."""
+    """Add the options that choose adapters."""
     return _all(
         (
-            click.option("--adapter", help="Adapter to put on the base: its name, node/name, or a node."),
+            click.option(
+                "--adapter",
+                "adapter_names",
+                multiple=True,
+                help="Adapter to play with: node/name, its name, or a node. It takes its node's seat: assistant, "
+                "checker or reflect. May be given once for each.",
+            ),
             click.option("--adapters", "adapters_dir", default="adapters", show_default=True, help="Adapter registry."),
         )
     )

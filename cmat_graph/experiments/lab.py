@@ -17,10 +17,12 @@ from langchain_core.language_models import BaseChatModel
 from cmat_graph.adapters import AdapterCard, AdapterRegistry
 from cmat_graph.errors import AdapterNotFoundError, EngineError
 from cmat_graph.evaluation import summarise
-from cmat_graph.experiments.records import Record, Records
-from cmat_graph.experiments.setup import Setup, Stages
+from cmat_graph.experiments.records import Record
+from cmat_graph.experiments.setup import Setup
 from cmat_graph.graph import create_cmat_graph
 from cmat_graph.models import load_model
+from cmat_graph.progress import Stages, silent
+from cmat_graph.records import Records
 from cmat_graph.resuming import play
 from cmat_graph.rollout import Graph, Outcome
 from cmat_graph.traces.sql import SQLTraceStore
@@ -55,8 +57,8 @@ class Lab:
         self.setup = setup
         self.kind = kind
         self.settings = {**setup.describe(), **(settings or {})}
-        self.stages: Stages = stages or (lambda title: nullcontext(_silent))
-        self.records = Records(setup.folder, kind=kind, settings=self.settings)
+        self.stages: Stages = stages or (lambda title: nullcontext(silent))
+        self.records = Records(setup.folder, kind=kind, settings=self.settings, record=Record)
         self.registry = AdapterRegistry(setup.folder / "adapters")
         self.traces = SQLTraceStore(f"sqlite:///{setup.folder / 'traces.db'}")
 
@@ -189,7 +191,3 @@ def shuffled(tasks: Sequence[Task], seed: int) -> list[Task]:
     order = list(tasks)
     random.Random(f"practice:{seed}").shuffle(order)
     return order
-
-
-def _silent(done: int, total: int, note: str = "") -> None:
-    """Show nothing."""

@@ -9,7 +9,8 @@ from cmat_graph.adapters import AdapterCard
 from cmat_graph.evaluation import four_arms
 from cmat_graph.experiments.lab import Lab, Opener
 from cmat_graph.experiments.results import Result, compare_arms, score_arm
-from cmat_graph.experiments.setup import Setup, Stages
+from cmat_graph.experiments.setup import Setup
+from cmat_graph.progress import Stages
 from cmat_graph.rollout import Graph
 from cmat_graph.tuning.sources import HarvestSettings
 

@@ -15,8 +15,9 @@ from cmat_graph.experiments.general import Instruction, follow, make_instruction
 from cmat_graph.experiments.lab import Lab, Opener
 from cmat_graph.experiments.records import Record
 from cmat_graph.experiments.results import Result, compare_arms, score_arm
-from cmat_graph.experiments.setup import Setup, Stages
+from cmat_graph.experiments.setup import Setup
 from cmat_graph.graph import create_cmat_graph
+from cmat_graph.progress import Stages
 from cmat_graph.rollout import Graph
 from cmat_graph.splits import is_validation
 from cmat_graph.tuning.sources import HarvestSettings

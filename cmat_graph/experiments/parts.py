@@ -14,10 +14,11 @@ from cmat_graph.errors import ConfigurationError
 from cmat_graph.experiments.lab import Lab, Opener, shuffled
 from cmat_graph.experiments.records import Record
 from cmat_graph.experiments.results import Result, compare_arms, score_arm
-from cmat_graph.experiments.setup import Setup, Stages
+from cmat_graph.experiments.setup import Setup
 from cmat_graph.graph import create_cmat_graph
 from cmat_graph.memory.chroma import ChromaStore
 from cmat_graph.memory.ranking import Policy
+from cmat_graph.progress import Stages
 from cmat_graph.rollout import Graph
 
 KIND = "parts"

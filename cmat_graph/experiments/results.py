@@ -96,7 +96,12 @@ class Result:
         tables = [Table(title=self.title, columns=head, rows=rows, note=self.note)]
         if self.gaps:
             paired = [
-                [f"{gap.better} against {gap.worse}", gap.difference.points(), f"{gap.p:.3f}"] for gap in self.gaps
+                [
+                    f"{gap.better} against {gap.worse}",
+                    gap.difference.points(),
+                    "< 0.001" if gap.p < 0.001 else f"{gap.p:.3f}",
+                ]
+                for gap in self.gaps
             ]
             head = ["paired differences", "percentage points", "p"]
             note = (
@@ -171,6 +176,10 @@ def _gap(better: str, worse: str, first: list[list[float]], second: list[list[fl
     by_task = [mean(a) - mean(b) for a, b in zip(zip(*first, strict=True), zip(*second, strict=True), strict=True)]
     p = min(1.0, 2 * min(sign_flips(by_task), sign_flips([-each for each in by_task])))
     return Gap(better=better, worse=worse, difference=difference(first, second), p=p)
+
+
+def _chance(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
 def solved(records: Sequence[Record], tasks: Sequence[str]) -> list[list[float]]:

@@ -8,8 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from cmat_graph.experiments.records import write_json
 from cmat_graph.experiments.results import Result
+from cmat_graph.records import write_json
 from cmat_graph.report import write_page
 
 QUESTIONS: Mapping[str, str] = {

@@ -1,30 +1,18 @@
-"""What an experiment is made of, and how its progress is shown."""
+"""What an experiment is made of."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from cmat_graph.errors import ConfigurationError
 from cmat_graph.splits import TRAINED_ON, assert_disjoint
 from cmat_graph.tuning.dataset import hash_task
 from cmat_graph.tuning.settings import TrainSettings
 from cmat_graph.types import Env, Task
-
-
-class Stage(Protocol):
-    """Shows how far one stage is."""
-
-    def __call__(self, done: int, total: int, note: str = "") -> None:
-        """Show that `done` of `total` are done."""
-
-
-Stages = Callable[[str], AbstractContextManager[Stage]]
-"""Opens a stage by its title."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

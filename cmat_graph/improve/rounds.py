@@ -32,8 +32,9 @@ from cmat_graph.splits import TRAINED_ON, is_validation
 from cmat_graph.team import Team
 from cmat_graph.traces.base import TraceStore
 from cmat_graph.traces.sql import SQLTraceStore
-from cmat_graph.tuning.distill import distill
+from cmat_graph.tuning.distill import check_init, distill
 from cmat_graph.tuning.harvest import harvest
+from cmat_graph.tuning.machine import check_machine
 from cmat_graph.types import Env, Episode, Task
 
 
@@ -75,6 +76,7 @@ def improve(
 
     Raises:
         ConfigurationError: The directory holds another improvement, or there are no tasks to train on or to gate with.
+        AdapterMismatchError: What is promoted is of another base or method, and training is to begin from it.
 
     Example:
         >>> from cmat_graph.envs import load_env
@@ -86,6 +88,11 @@ def improve(
     registry = registry or AdapterRegistry(folder / "adapters")
     practice, held = _divide(env, settings)
     place = resolve_base(base)
+    check_machine(settings.train)
+    serving = {node: card for node in settings.nodes if (card := registry.serving(node)) is not None}
+    if settings.start == "previous":
+        for card in serving.values():
+            check_init(card, base, hash_base(place), settings.train)
     about = {
         "base": hash_base(place) or base,
         "env": env.name,
@@ -96,8 +103,7 @@ def improve(
     state = State(folder, about)
     judged = "checker" in settings.nodes or "reflect" in settings.nodes
     if not state.improved.teams:
-        begun = {node: card.name for node in settings.nodes if (card := registry.serving(node)) is not None}
-        state.improved.teams.append(begun)
+        state.improved.teams.append({node: card.name for node, card in serving.items()})
         state.save()
 
     def team(at: int) -> Team:
@@ -203,7 +209,7 @@ class _Run:
     ) -> dict[str, Any]:
         """Train an adapter for a node and let the gate decide on it."""
         try:
-            card = self._train(number, node, team, test, since)
+            card = self._train(number, node, team, held, test, since)
         except EmptyHarvestError as exc:
             return {"adapter": "", "promoted": False, "verdict": f"not trained: {exc}"}
 
@@ -225,7 +231,9 @@ class _Run:
         card = settle(self.registry, result)
         return {"adapter": card.name, "promoted": result.better, "verdict": card.verdict, "gate": result.to_json()}
 
-    def _train(self, number: int, node: str, team: Team, test: Sequence[Task], since: str) -> AdapterCard:
+    def _train(
+        self, number: int, node: str, team: Team, held: Sequence[Task], test: Sequence[Task], since: str
+    ) -> AdapterCard:
         name = f"round-{number}"
         try:
             card = self.registry.get(f"{node}/{name}")
@@ -238,8 +246,13 @@ class _Run:
             self.report(f"round {number}: train the {node}", step, steps, f"loss {loss:.3f}")
 
         drawn = self.folder / f"dataset-{node}-{number}"
+        rounds = range(1 if self.settings.data == "all" else number, number + 1)
+        # The gate plays these anyway; what the incumbent solves of them is the validation part of the dataset.
+        self._play(
+            lambda: team.graph(self.registry), held, team.label, f"round {number}: the gate's tasks", heldout=True
+        )
         dataset = harvest(
-            cast(TraceStore, _Rounds(self.traces, range(1 if self.settings.data == "all" else number, number + 1))),
+            cast(TraceStore, _Rounds(self.traces, rounds, held=(self.heldout, team.label))),
             drawn,
             settings=replace(self.settings.harvest, node=node, run=None),
             held_out=test,
@@ -314,10 +327,16 @@ class _Rounds:
     """The episodes of some rounds; as much of a trace store as a harvest reads.
 
     Of the runs each is read in turn, so that the order stays the same whoever was killed and went on when.
+
+    Args:
+        traces: The plays that are learned from.
+        rounds: Whose.
+        held: Where plays of the gate's tasks are, and the run to validate on.
+
     """
 
-    def __init__(self, traces: SQLTraceStore, rounds: range) -> None:
-        self._traces = traces
+    def __init__(self, traces: SQLTraceStore, rounds: range, *, held: tuple[SQLTraceStore, str] | None = None) -> None:
+        self._traces, self._held = traces, held
         self._prefixes = tuple(f"round-{number}/" for number in rounds)
 
     def episodes(self, *, run: str | None = None, **choice: Any) -> Iterator[Episode]:
@@ -326,6 +345,9 @@ class _Rounds:
         for each in known if run is None else [run]:
             if each.startswith(self._prefixes):
                 yield from self._traces.episodes(run=each, **choice)
+        if self._held is not None and run is None:
+            traces, label = self._held
+            yield from traces.episodes(run=label, **choice)
 
 
 def _run_of(number: int, what: str) -> str:

@@ -26,6 +26,9 @@ from cmat_graph.models.chat.parsing import parse_reply
 from cmat_graph.models.chat.structured import Method, structured_output
 from cmat_graph.models.chat.trained import warn_of_template, whole_model
 from cmat_graph.models.decoding.rows import ChatEngine, Pending, Reply
+from cmat_graph.rendering.prompt import to_chat_dict
+from cmat_graph.rendering.template import ChatDict
+from cmat_graph.types import Message
 
 REPLY_TOKENS = 128
 """Tokens of the window kept for the reply."""
@@ -210,6 +213,34 @@ class TinyAgent(BaseChatModel):
         """
         return structured_output(self, schema, method=method, include_raw=include_raw, **kwargs)
 
+    def begin(self, messages: Sequence[Message], **settings: Any) -> Callable[[], AIMessage]:
+        """Queue a call, and return what waits for its reply; no callbacks see it.
+
+        Calls that are begun before the first one is waited for are answered together, those of other adapters on the
+        same base too: a whole question set goes to the engine at once.
+
+        Args:
+            messages: The conversation, as records.
+            **settings: What a call takes, such as `seed`.
+
+        Raises:
+            PromptTooLongError: The prompt leaves no room for a reply.
+            ConfigurationError: The settings cannot work together.
+
+        Example:
+            >>> waiting = [model.begin(chat) for chat in chats]  # doctest: +SKIP
+            >>> replies = [wait() for wait in waiting]  # doctest: +SKIP
+
+        """
+        call = self._prepared([to_chat_dict(message) for message in messages], None, settings)
+        pending = self._submit(call)
+
+        def wait() -> AIMessage:
+            with deadline(pending, self.timeout, in_thread):
+                return self._message(call, pending.result())
+
+        return wait
+
     # -- answering ----------------------------------------------------------------------------------------------
 
     def _generate(
@@ -286,6 +317,9 @@ class TinyAgent(BaseChatModel):
 
     def _call(self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]) -> Call:
         """Make a call ready. It reads files and builds grammars: not for an event loop's thread."""
+        return self._prepared(to_chat(messages), stop, kwargs)
+
+    def _prepared(self, chat: list[ChatDict], stop: list[str] | None, kwargs: dict[str, Any]) -> Call:
         if unknown := set(kwargs) - _WANTED - _SAMPLED - _IGNORED - {"model", "logprobs"}:
             known = ", ".join(sorted(_WANTED | _SAMPLED | {"model", "logprobs", "stop"}))
             raise ConfigurationError(f"a call takes no {', '.join(sorted(unknown))}; it takes {known}")
@@ -295,9 +329,7 @@ class TinyAgent(BaseChatModel):
         if any(not isinstance(tool, dict) or "function" not in tool for tool in wanted.tools):
             raise ConfigurationError("tools are given in OpenAI's form; let bind_tools put them so")
         answerer = self._answerer(kwargs.get("model"))
-        return prepare(
-            self.engine, to_chat(messages), wanted, sampling, answerer, logprobs=bool(kwargs.get("logprobs"))
-        )
+        return prepare(self.engine, chat, wanted, sampling, answerer, logprobs=bool(kwargs.get("logprobs")))
 
     def _submit(self, call: Call, *, stream: bool = False) -> Pending:
         return self.engine.submit(
@@ -342,8 +374,11 @@ class TinyAgent(BaseChatModel):
             raise AdapterNotFoundError(f"no model or adapter {name!r}; known: {', '.join(known)}") from exc
 
     def _result(self, call: Call, reply: Reply) -> ChatResult:
+        return ChatResult(generations=[ChatGeneration(message=self._message(call, reply))])
+
+    def _message(self, call: Call, reply: Reply) -> AIMessage:
         parsed = parse_reply(reply.raw, call.parser())
-        return ChatResult(generations=[ChatGeneration(message=to_message(parsed, reply, self._metadata(call, reply)))])
+        return to_message(parsed, reply, self._metadata(call, reply))
 
     def _metadata(self, call: Call, reply: Reply) -> dict[str, Any]:
         return call.describe(reply, self.engine.tokenizer)

@@ -26,7 +26,7 @@ except ImportError as exc:
     raise MissingExtraError.of("local", exc) from exc
 
 from cmat_graph.adapters import AdapterCard
-from cmat_graph.bases import resolve_base
+from cmat_graph.bases import BUNDLED, resolve_base
 from cmat_graph.errors import ConfigurationError, EngineBusyError, EngineError, PromptTooLongError
 from cmat_graph.models.decoding.batch import Batch
 from cmat_graph.models.decoding.loading import load_base
@@ -392,7 +392,7 @@ def shared_engine(
     base: str, *, dtype: str | None = None, device: str | None = None, quantize: str | None = None
 ) -> Engine:
     """Return the process's engine of a base: all nodes of all graphs share one copy of its weights."""
-    place = str(Path(resolve_base(base)).resolve()) if base == "nano" or Path(base).is_dir() else base
+    place = str(Path(resolve_base(base)).resolve()) if base in BUNDLED or Path(base).is_dir() else base
     key = (place, dtype, device, quantize)
     with _engines_lock:
         if key not in _engines or _engines[key].closed:

@@ -9,7 +9,7 @@ from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 
-from cmat_graph.adapters import AdapterRegistry
+from cmat_graph.adapters import AdapterCard, AdapterRegistry
 from cmat_graph.errors import ConfigurationError, MissingExtraError, ModelNotFoundError
 from cmat_graph.models.expert import ExpertChatModel
 
@@ -17,7 +17,7 @@ from cmat_graph.models.expert import ExpertChatModel
 def load_model(
     name: str,
     *,
-    adapter: str | None = None,
+    adapter: AdapterCard | str | None = None,
     adapters: AdapterRegistry | None = None,
     demonstrations: Callable[[], Mapping[str, Sequence[str]]] | None = None,
     **settings: Any,
@@ -27,7 +27,7 @@ def load_model(
     Args:
         name: `expert` (plays the gold), `nano` (the bundled small model), a model folder or hub id, or
             `provider:model` for LangChain's `init_chat_model`.
-        adapter: Name of an adapter to put on a local base.
+        adapter: Card or name of an adapter to put on a local base.
         adapters: Where adapters lie.
         demonstrations: Gold replies for the expert.
         **settings: Passed to the model, such as `temperature`.

@@ -47,6 +47,9 @@ class TraceStore(Protocol):
     ) -> None:
         """Write how an episode ended."""
 
+    def add_episode(self, episode: Episode) -> bool:
+        """Write an episode that was recorded elsewhere, whole or not at all; False when it is there already."""
+
     def count_steps(self, episode_id: str) -> int:
         """Return how many steps an episode has."""
 

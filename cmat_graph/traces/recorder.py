@@ -8,6 +8,7 @@ model call with its exact prompt, also those inside a graph that sits in the ass
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 import uuid
 from typing import Any
@@ -64,6 +65,7 @@ class Recorder(BaseCallbackHandler):
         self._keys: dict[str, str] = {}
         self._about: dict[str, Any] = {"env": env, "task": task, "run": run, "settings": settings or {}}
         self._started = False
+        self._starting = threading.Lock()
         self._index = itertools.count(traces.count_steps(episode_id) if episode_id else 0)
         self._calls = itertools.count()
 
@@ -121,7 +123,7 @@ class Recorder(BaseCallbackHandler):
                 seconds=time.perf_counter() - begun["start"],
                 model=str(named.get("model_name") or begun["model"]),
                 adapter=str(named.get("adapter") or ""),
-                told=_told(message),
+                told=told_of(message),
             ),
         )
 
@@ -131,9 +133,10 @@ class Recorder(BaseCallbackHandler):
 
     def _start(self) -> None:
         """Write that the episode began, before anything else of it; again when it goes on, lest that was lost."""
-        if not self._started:
-            self._started = True
-            self._traces.start_episode(self.episode_id, **self._about)
+        with self._starting:  # of models that are asked at once, none writes before the episode is there
+            if not self._started:
+                self._traces.start_episode(self.episode_id, **self._about)
+                self._started = True
 
     # -- what nodes tell ------------------------------------------------------------------------------------------
 
@@ -150,6 +153,10 @@ class Recorder(BaseCallbackHandler):
         if episode_id != self.episode_id:
             self.episode_id, self._started = episode_id, False
             self._index = itertools.count(self._traces.count_steps(episode_id))
+
+    def describe(self, settings: dict[str, Any]) -> None:
+        """Add to what is kept with the episode to repeat it; before its first step."""
+        self._about["settings"] = {**settings, **self._about["settings"]}
 
     def assign(self, *, task: str, roles: dict[str, str]) -> None:
         """Record which model plays which role at which task."""
@@ -198,12 +205,11 @@ def to_message(message: BaseMessage) -> Message:
         told["tool_call_id"] = str(getattr(message, "tool_call_id", ""))
         if getattr(message, "status", "") == "error":
             told["error"] = True
-        if getattr(message, "status", "") == "error":
-            told["error"] = True
     return told
 
 
-def _told(message: AIMessage) -> dict[str, Any]:
+def told_of(message: AIMessage) -> dict[str, Any]:
+    """Return what a reply tells about itself, as `Step.told` keeps it."""
     named = message.response_metadata
     told = {name: named[name] for name in _TOLD if named.get(name) is not None}
     if reasoning := message.additional_kwargs.get("reasoning_content"):

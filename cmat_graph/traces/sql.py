@@ -8,7 +8,7 @@ from __future__ import annotations
 import atexit
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
@@ -84,7 +84,8 @@ class SQLTraceStore:
             sa.event.listen(self._engine, "connect", _set_pragmas)
         self._turn: Any = threading.RLock() if alone else nullcontext()  # in memory there is one connection for all
         redactor = redact or Redactor()
-        self._writer = Writer(self._engine, guard=self._turn, clean=lambda row: _storable(redactor.value(row)))
+        self._clean: Callable[[dict[str, Any]], dict[str, Any]] = lambda row: _storable(redactor.value(row))
+        self._writer = Writer(self._engine, guard=self._turn, clean=self._clean)
         with self._guard("open"):
             tables.metadata.create_all(self._engine)
             self._check_version()
@@ -196,6 +197,40 @@ class SQLTraceStore:
             "_finished": datetime.now(UTC),
         }
         self._writer.put(_END, row)
+
+    def add_episode(self, episode: Episode) -> bool:
+        """Write an episode that was recorded elsewhere, all of it or nothing.
+
+        Returns:
+            Whether it was written; not where it is there already. What a killed process left of it is replaced.
+
+        Raises:
+            TraceStoreError: The database does not take it.
+
+        """
+        key, now = episode.id, datetime.now(UTC)
+        begun = (tables.episodes.c.id == key, tables.episodes.c.finished.is_(None))
+        half = sa.select(tables.episodes.c.id).where(*begun)
+        self.flush()
+        with self._guard("write"), self._turn, self._engine.begin() as connection:
+            for table in (tables.steps, tables.reflections):  # a write comes first: it takes the lock that SQLite has
+                connection.execute(table.delete().where(table.c.episode_id.in_(half)))
+            connection.execute(tables.episodes.delete().where(*begun))
+            if connection.scalar(sa.select(tables.episodes.c.id).where(tables.episodes.c.id == key)) is not None:
+                return False
+            connection.execute(tables.episodes.insert(), self._clean(_episode_row(episode, now)))
+            steps = [
+                {**{name: getattr(step, name) for name in _FIELDS}, "episode_id": key, "created": now}
+                for step in episode.steps
+            ]
+            lessons = [
+                {"episode_id": key, "node": each.node, "attempt": each.attempt, "text": each.text, "created": now}
+                for each in episode.reflections
+            ]
+            for table, rows in ((tables.steps, steps), (tables.reflections, lessons)):
+                if rows:
+                    connection.execute(table.insert(), [self._clean(row) for row in rows])
+        return True
 
     def episodes(
         self, *, run: str | None = None, env: str | None = None, split: str | None = None, solved: bool | None = None
@@ -319,6 +354,27 @@ class SQLTraceStore:
             if "not a database" in message or "malformed" in message:
                 fix = "it is no trace database; give another URL"
             raise TraceStoreError(f"cannot {doing} traces at {self.url}: {message}; {fix}") from exc
+
+
+def _episode_row(episode: Episode, now: datetime) -> dict[str, Any]:
+    return {
+        "id": episode.id,
+        "env": episode.env,
+        "run": episode.run,
+        "task_id": episode.task.id[:200],
+        "split": episode.task.split,
+        "category": episode.task.category,
+        "prompt": episode.task.prompt,
+        "settings": dict(episode.settings),
+        "roles": dict(episode.roles),
+        "started": now,
+        "finished": now,
+        "reward": episode.reward,
+        "stopped": episode.stopped,
+        "attempts": episode.attempts,
+        "answer": episode.answer,
+        "error": episode.error,
+    }
 
 
 def _of(table: sa.Table, column: sa.Column[Any], ids: list[str]) -> sa.Select[Any]:

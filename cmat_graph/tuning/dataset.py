@@ -25,8 +25,9 @@ Part = Literal["train", "validation"]
 Kind = Literal["turn", "tool_turn", "repair", "verdict", "correction", "reflection", "general"]
 """What an example teaches: a step towards a success, such a step with tool calls, the step that mended a failure, a
 checker's verdict, a checker's verdict with the mended action, a lesson, or an instruction that is about no agent."""
-Contrast = Literal["rejected", "failed", "verdict"]
-"""Why a pair's worse reply is worse: it was sent back, the environment refused it, or the verdict was wrong."""
+Contrast = Literal["rejected", "failed", "verdict", "minority", "repaired", "human"]
+"""Why a pair's worse reply is worse: it was sent back, the environment refused it, or the verdict was wrong; in a
+debate it missed the vote's answer, its own agent mended it in the last round, or a person said so."""
 
 
 class WeightedMessage(Message):

@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cmat_graph.adapters import AdapterCard, AdapterRegistry
-from cmat_graph.adapters.card import hash_episodes
-from cmat_graph.adapters.registry import check_name
+from cmat_graph.adapters.card import check_name, hash_episodes
 from cmat_graph.bases import hash_base, resolve_base
 from cmat_graph.errors import AdapterMismatchError, ConfigurationError, EmptyHarvestError
+from cmat_graph.splits import assert_disjoint
 from cmat_graph.traces.base import TraceStore
-from cmat_graph.tuning.dataset import FILES, Dataset, Example, Judged, Pair, Row
+from cmat_graph.tuning.dataset import FILES, Dataset, Example, Judged, Pair, Row, hash_task
 from cmat_graph.tuning.harvest import harvest as make_dataset
+from cmat_graph.tuning.machine import check_machine
 from cmat_graph.tuning.settings import Objective, TrainSettings
 from cmat_graph.tuning.sources import HarvestSettings
 from cmat_graph.types import Task
@@ -34,7 +35,7 @@ from cmat_graph.types import Task
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, float], None]
-"""Called with step, number of steps, and the latest loss."""
+"""Called with step, number of steps, and the step's loss."""
 DATASET, EPISODES = "dataset", "episodes.txt"
 MOST_EPISODES = 300
 """Ids of episodes that stand on a card; of more it keeps the number and the hash."""
@@ -85,7 +86,8 @@ def distill(
         settings: How to train.
         dataset: A dataset that was made before; then nothing is harvested.
         init: An adapter of the same method on the same base to go on from; None begins from the bare base.
-        held_out: Tasks of an evaluation, whose episodes are left out whatever their split says.
+        held_out: Tasks of an evaluation, whose episodes are left out whatever their split says; a dataset that was made
+            before must not hold any.
         paraphraser: Words a task's text anew, for `augment=("paraphrase",)`; None goes by rules.
         progress: Called with step, steps and loss.
 
@@ -95,6 +97,7 @@ def distill(
     Raises:
         EmptyHarvestError: No recorded episode is worth training on.
         AdapterMismatchError: `init` is of another base or method.
+        LeakError: The dataset holds a held-out task.
         ConfigurationError: Arguments that cannot work; the message names the fix.
         TrainingError: The loss is no number any more; the last good checkpoint is kept.
 
@@ -110,7 +113,8 @@ def distill(
     harvest = replace(harvest, node=node)
     location = resolve_base(base)
     base_hash = hash_base(location)
-    _check_init(init, base, base_hash, settings)
+    check_machine(settings)
+    check_init(init, base, base_hash, settings)
     start = time.monotonic()
     shelf = registry.root / node
     drawn = Path(dataset) if dataset else shelf / f".{name or _digest(asdict(harvest))}-dataset"
@@ -123,11 +127,15 @@ def distill(
         return str(drawn)
 
     found = Dataset(_first(collect))
+    if dataset and held_out:
+        assert_disjoint(_taught(found), {name for task in held_out for name in (task.id, hash_task(task.prompt))})
     if not found.count(ROWS[settings.objective]):
         told = _nothing(found, node, settings.objective)
         if not dataset:
             shutil.rmtree(drawn, ignore_errors=True)
         raise EmptyHarvestError(told)
+    if settings.objective == "kto":
+        _check_kinds(found)
     origin = {"data": found.hash, "base": base_hash or base, "init": init.key if init else "", **asdict(settings)}
     card = AdapterCard(
         name=name or _digest(origin),
@@ -187,7 +195,12 @@ def tasks_of(card: AdapterCard) -> set[str]:
     folder = Path(card.folder, DATASET)
     if not card.folder or not folder.is_dir():
         return set()
-    origins = [row.origin for row in _rows(Dataset(folder), "train")]
+    return _taught(Dataset(folder))
+
+
+def _taught(dataset: Dataset) -> set[str]:
+    """Return ids and text hashes of the tasks that a dataset's training rows came from."""
+    origins = [row.origin for row in _rows(dataset, "train")]
     return {origin.task_id for origin in origins} | {origin.task_hash for origin in origins if origin.task_hash}
 
 
@@ -225,7 +238,13 @@ def _train(plan: _Plan, target: Path) -> Any:
     )
 
 
-def _check_init(init: AdapterCard | None, base: str, base_hash: str, settings: TrainSettings) -> None:
+def check_init(init: AdapterCard | None, base: str, base_hash: str, settings: TrainSettings) -> None:
+    """Refuse an adapter that a training cannot go on from; warn where the base has another chat template by now.
+
+    Raises:
+        AdapterMismatchError: It is of another base or method.
+
+    """
     if init is None:
         return
     if (init.base_hash or init.base) != (base_hash if init.base_hash else base):
@@ -242,6 +261,19 @@ def _check_init(init: AdapterCard | None, base: str, base_hash: str, settings: T
             init.id,
             base,
         )
+
+
+def _check_kinds(dataset: Dataset) -> None:
+    """Refuse judged replies that are all good or all bad: KTO learns from the difference."""
+    kinds: set[bool] = set()
+    for row in dataset.judged("train"):
+        kinds.add(row.good)
+        if len(kinds) > 1:
+            return
+    raise EmptyHarvestError(
+        f"kto needs good and bad replies, and all {dataset.count(Judged)} are {'good' if True in kinds else 'bad'}; "
+        "record episodes of both kinds, or train with --objective sft"
+    )
 
 
 def _nothing(dataset: Dataset, node: str, objective: Objective) -> str:

@@ -9,12 +9,14 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import pytest
 
-from cmat_graph.cli import COMMANDS, cli
+from cmat_graph.adapters import AdapterRegistry
+from cmat_graph.cli import COMMANDS, bench, cli
 
 ROOT = Path(__file__).parents[2]
 
@@ -236,3 +238,65 @@ def test_prompts_are_shown_and_copied_out_to_be_changed(call, tmp_path):
     code, _, err = call("prompts", "--export", "mine")
     assert code == 1
     assert "is there already" in err
+
+
+def test_the_help_of_bench_lists_the_benchmarks_and_imports_none(call):
+    code, out, _ = call("bench", "--help")
+    assert code == 0
+    listed = out[out.index("Benchmarks:") :]
+    assert all(f"  {file.stem} " in listed for file in bench.FOLDER.glob("[!_]*.py"))
+    assert "_shared" not in listed
+    assert bench.PACKAGE not in sys.modules or not hasattr(sys.modules[bench.PACKAGE], "tuning")
+
+
+@pytest.fixture
+def adapters(tmp_path):
+    """Register two untrained adapters for each of three nodes, of which the graph has two."""
+    pytest.importorskip("peft")
+    import small_adapters
+
+    registry = AdapterRegistry(tmp_path / "adapters")
+    for node in ("assistant", "checker", "mine"):
+        small_adapters.register(registry, node=node)
+    return registry
+
+
+@pytest.mark.slow
+def test_an_adapter_plays_in_the_seat_it_was_trained_for(call, adapters):
+    words = ("run", "--assistant", "expert", "--adapter", "checker/silent", "--size", 8, "--limit", 1)
+    code, out, err = call(*words, "--run", "seated", "--json")
+    assert (code, json.loads(out)["episodes"]) == (0, 1), err
+    episode = json.loads(call("traces", "show", "--run", "seated", "--json")[1])
+    seats = {(step["node"], step["adapter"]) for step in episode["steps"]}
+    assert seats == {("assistant", ""), ("checker", "checker/silent")}
+    assert episode["settings"]["checker_adapter"] == "checker/silent"
+
+
+@pytest.mark.parametrize("command", ["run", "evaluate"])
+def test_an_adapter_without_a_seat_is_refused(call, adapters, command):
+    told = call(command, "--adapter", "mine/same", "--size", 40)[2]
+    assert "no seat 'mine' to put an adapter in; seats: assistant, checker, reflect" in told
+    told = call(command, "--adapter", "assistant/same", "--adapter", "assistant/silent", "--size", 40)[2]
+    assert "assistant/same and assistant/silent are both for the assistant's seat" in told
+    assert "say which" in call(command, "--adapter", "same", "--size", 40)[2]
+    if command == "run":
+        told = call("run", "--adapter", "checker/same", "--checker", "none", "--size", 40)[2]
+        assert "--checker none leaves no seat for checker/same" in told
+
+
+def test_a_card_is_shown_in_short_and_as_json_whole(call, adapters):
+    card = adapters.get("assistant/same")
+    adapters.update(replace(card, episodes=[f"e{number}" for number in range(300)], loss=[1.0, 0.5]))
+    out = call("adapters", "show", "assistant/same")[1]
+    assert "e5" in out
+    assert "e6" not in out
+    assert "300 in all, see --json" in out
+    assert json.loads(out)["loss"] == [1.0, 0.5]
+    assert len(json.loads(call("adapters", "show", "assistant/same", "--json")[1])["episodes"]) == 300
+
+
+@pytest.mark.parametrize("words", ["history ../../x", "rollback ../x", "trial ../../x", "promote ../../x"])
+def test_a_path_is_no_name_of_a_node(call, words):
+    code, _, err = call("adapters", *words.split())
+    assert code == 1
+    assert "is no name for a node or adapter" in err or "no adapter '../../x'" in err

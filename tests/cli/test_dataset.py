@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
 from cmat_graph import create_cmat_graph, run_episodes
 from cmat_graph.envs.dbbench import operation
+from cmat_graph.envs.generated import generate_records
 from cmat_graph.models import ExpertChatModel
 from cmat_graph.testing import ScriptedChatModel
 from cmat_graph.traces import SQLTraceStore
@@ -129,3 +131,40 @@ def test_what_was_recorded_cannot_steer_the_terminal(call, tmp_path, monkeypatch
         assert "Done\\x1b[2J." in out
         assert "\x1b[2J" not in out
         assert "\x07" not in out
+
+
+def write_exam(file, tasks, **changes):
+    """Write the records of some of the played tasks as a task file."""
+    ids = {task.id for task in tasks}
+    records = [each for each in generate_records(64, seed=3) if each.task.id in ids]
+    assert len(records) == len(tasks)
+    told = [each.model_dump(mode="json", by_alias=True) | changes for each in records]
+    Path(file).write_text("".join(json.dumps(each | {"id": f"x{at}"}) + "\n" for at, each in enumerate(told)))
+
+
+def test_held_out_tasks_are_left_out_whatever_their_split_says(call, played, env):
+    exam = env.tasks("train")[:2]
+    write_exam("exam.jsonl", exam, split="")
+    write_exam("other.jsonl", env.tasks("test")[:1])
+    code, _, err = call("dataset", "make", "d", "--held-out", "exam.jsonl", "--held-out", "other.jsonl")
+    assert code == 0
+    assert "3 episodes left out: held-out task" in err  # one of the tasks was played twice
+    assert Dataset("d").manifest["settings"]["held_out"]["tasks"] == 3
+    taught = {row.origin.task_id for part in ("train", "validation") for row in Dataset("d").examples(part)}
+    assert taught
+    assert not taught & {task.id for task in exam}
+    assert "no task file at nowhere.jsonl" in call("dataset", "make", "d", "--held-out", "nowhere.jsonl")[2]
+
+
+def test_a_dataset_that_holds_a_held_out_task_is_not_trained_on(call, played, env):
+    call("dataset", "make", "d", "--validation-share", 0)
+    write_exam("exam.jsonl", env.tasks("train")[:1])
+    code, _, err = call("distill", "--dataset", "d", "--held-out", "exam.jsonl", "--no-gate")
+    assert code == 1
+    assert "1 held-out tasks are in the training data" in err
+
+
+def test_the_bar_ends_with_as_many_as_were_read(call, played):
+    err = call("dataset", "make", "d")[2]
+    assert "11/11" in err
+    assert "/?" not in err.splitlines()[-1]

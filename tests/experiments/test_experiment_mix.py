@@ -58,7 +58,7 @@ def test_each_arm_is_given_the_steps_of_the_agent_rows(setup):
     rows = len(setup.train) - len(validation_tasks(setup.train))
     assert 0 < rows < 8
     assert steps_of(replace(setup, training=TrainSettings(epochs=3, batch_size=1))) == 3 * rows
-    assert steps_of(setup) == 2  # 4 epochs, 16 at once
+    assert steps_of(setup) == 4  # 4 epochs, 8 at once
 
 
 @pytest.mark.slow

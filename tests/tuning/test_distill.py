@@ -20,7 +20,7 @@ from cmat_graph.models.chat_model import TinyAgent
 from cmat_graph.splits import is_validation
 from cmat_graph.traces import SQLTraceStore
 from cmat_graph.tuning import Dataset, TrainSettings, distill
-from cmat_graph.tuning.distill import _check_init, tasks_of
+from cmat_graph.tuning.distill import check_init, tasks_of
 
 QUICK = TrainSettings(epochs=8, batch_size=8, save_steps=4)
 
@@ -192,9 +192,9 @@ def test_another_template_than_it_was_trained_by_is_warned_of(distilled, caplog)
 
 
 def test_going_on_from_an_adapter_of_another_template_is_warned_of(tmp_path, caplog):
-    _check_init(AdapterCard(name="one", node="n", base="nano"), "nano", "", TrainSettings())
+    check_init(AdapterCard(name="one", node="n", base="nano"), "nano", "", TrainSettings())
     assert not caplog.text
-    _check_init(AdapterCard(name="one", node="n", base="nano", template_hash="0" * 64), "nano", "", TrainSettings())
+    check_init(AdapterCard(name="one", node="n", base="nano", template_hash="0" * 64), "nano", "", TrainSettings())
     assert "n/one was trained with another chat template than nano has now; the rows are rendered" in caplog.text
 
 
@@ -263,3 +263,41 @@ def test_a_fully_finetuned_model_stands_in_for_its_base(distilled, env, tmp_path
     with pytest.raises(AdapterMismatchError, match="was trained on nano, not on"):
         TinyAgent.load(full.folder, adapter=full)
     assert json.loads(Path(full.folder, "card.json").read_text())["base"] == "nano"
+
+
+# -- cheap checks come first -------------------------------------------------------------------------------------
+
+
+def judged(folder, *good):
+    asked = [{"role": "user", "content": "2 + 2?"}]
+    rows = [
+        {"prompt": asked, "completion": {"role": "assistant", "content": f"{at}"}, "tools": [], "good": each}
+        | {"origin": {"task_id": "1", "episodes": []}}
+        for at, each in enumerate(good)
+    ]
+    folder.mkdir()
+    (folder / "judged.train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "manifest.json").write_text(json.dumps({"sha256": "0", "rows": {"judged.train": len(rows)}}))
+    return folder
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_kto_says_that_a_kind_is_missing_before_it_loads_anything(tmp_path, good):
+    one_kind = judged(tmp_path / "d", good, good)
+    with pytest.raises(EmptyHarvestError, match=f"all 2 are {'good' if good else 'bad'}; record episodes of both"):
+        distill(None, AdapterRegistry(tmp_path / "a"), dataset=one_kind, settings=TrainSettings(objective="kto"))
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [({"method": "qlora"}, "take --method lora"), ({"sharding": "zero2"}, "leave --sharding out")],
+)
+def test_what_this_machine_cannot_do_is_said_before_anything_is_harvested(traces, tmp_path, settings, says):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(ConfigurationError, match=says):
+        distill(traces, AdapterRegistry(tmp_path), settings=TrainSettings(**settings))
+    assert not list(tmp_path.glob("*/"))

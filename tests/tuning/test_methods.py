@@ -34,7 +34,9 @@ def _settings(method: str, **changed) -> TrainSettings:
     return TrainSettings(method=method, rank=4, virtual_tokens=6, batch_size=8, save_steps=0, **{"epochs": 3} | changed)
 
 
-@pytest.mark.parametrize("method", ADAPTERS)
+@pytest.mark.parametrize(
+    "method", [pytest.param(method, marks=[pytest.mark.slow] * (method == "dora")) for method in ADAPTERS]
+)
 def test_an_adapter_is_trained_and_the_engine_answers_with_it_as_peft_does(dataset, tmp_path, method):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM

@@ -77,12 +77,14 @@ def test_two_processes_train_as_one_does(dataset, tmp_path, settings):
 
 
 @pytest.mark.slow
-def test_two_processes_that_were_killed_go_on(dataset, tmp_path):
-    whole = _told(_train(dataset, tmp_path / "whole", processes=2))
-    killed = _train(dataset, tmp_path / "killed", processes=2, kill_at=7)
+@pytest.mark.parametrize("settings", [{}, {"objective": "dpo"}])
+def test_two_processes_that_were_killed_amid_an_epoch_go_on(dataset, tmp_path, settings):
+    """After 4 steps, of which an epoch has 3."""
+    whole = _told(_train(dataset, tmp_path / "whole", processes=2, settings=settings))
+    killed = _train(dataset, tmp_path / "killed", processes=2, settings=settings, kill_at=5)
     assert killed.returncode != 0
-    gone_on = _told(_train(dataset, tmp_path / "killed", processes=2))
-    assert gone_on["resumed_from"] == 6
+    gone_on = _told(_train(dataset, tmp_path / "killed", processes=2, settings=settings))
+    assert gone_on["resumed_from"] == 4
     assert gone_on["loss"] == pytest.approx(whole["loss"], abs=1e-4)
 
 

@@ -16,6 +16,7 @@ from langchain_core.runnables.config import ensure_config
 from pydantic import PrivateAttr
 
 from cmat_graph.adapters import AdapterCard, AdapterRegistry
+from cmat_graph.adapters.card import check_name
 from cmat_graph.errors import AdapterNotFoundError, ConfigurationError
 from cmat_graph.models.handover.beside import Beside, agree
 from cmat_graph.models.handover.ledger import CANDIDATE, FILE
@@ -109,6 +110,7 @@ class Trial(PairChatModel):
         if old is not None and old.id == new.id:
             raise ConfigurationError(f"{new.id} is the current adapter itself; name another candidate, or current=")
         settings.setdefault("name", f"{_version(old) if old else new.base} against {_version(new)}")
+        check_name(new.node)
         settings.setdefault("state", registry.root / new.node / FILE)
         base = (old or new).base
         return cls(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cmat_graph.errors import CmatError, ConfigurationError, DatasetError, TraceStoreError
+from cmat_graph.errors import CmatError, ConfigurationError, DatasetError
 from cmat_graph.traces.base import TraceStore
 from cmat_graph.traces.imports import agentinstruct, langfuse, langsmith
 from cmat_graph.traces.imports.settings import ImportSettings
@@ -17,9 +17,6 @@ from cmat_graph.traces.imports.spool import Spool, read_records
 from cmat_graph.types import Episode
 
 logger = logging.getLogger(__name__)
-
-AT_ONCE = 2000
-"""Rows that are written before the import waits for the database, which drops what comes faster than it writes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +56,8 @@ def import_traces(
 ) -> Imported:
     """Read what another tool recorded into the trace database.
 
-    A trace that was imported before is left alone, so an export that grew may be imported again.
+    Each trace is written whole or not at all, and one that was imported before is left alone: so an import that was
+    stopped is simply done again, and so is one of an export that grew.
 
     Args:
         source: A file (JSON lines, JSON or Parquet) or a folder of them.
@@ -71,52 +69,32 @@ def import_traces(
     Raises:
         ConfigurationError: There is no such form.
         DatasetError: The source cannot be read, or holds nothing of this form.
-        TraceStoreError: The database dropped some of it.
+        TraceStoreError: The database does not take it; what was written before stays, and the same call goes on.
 
     """
     if form not in FORMS:
         raise ConfigurationError(f"no import of the form {form!r}; known: {', '.join(FORMS)}")
     reader, left, done = FORMS[form], Counter[str](), Counter[str]()
-    before = traces.dropped
     with Spool() as spool:
         for _, record in read_records(Path(source)):
             if name := reader.group(record):
                 spool.add(name, record)
             else:
                 left[f"records that are not of the form {form}"] += 1
-        made = (_build(reader, name, records, settings, left) for name, records in spool.groups())
-        for batch in _batches(made):
-            fresh = [episode for episode in batch if not traces.count_steps(episode.id)]
-            left["traces that were imported before"] += len(batch) - len(fresh)
-            for episode in fresh:
-                write_episode(episode, traces)
-            traces.flush()
-            done.update(episodes=len(fresh), steps=sum(len(episode.steps) for episode in fresh))
+        for name, records in spool.groups():
+            episode = _build(reader, name, records, settings, left)
+            if episode is None:
+                continue
+            if not traces.add_episode(episode):
+                left["traces that were imported before"] += 1
+                continue
+            done.update(episodes=1, steps=len(episode.steps))
             if progress is not None:
                 progress(done["episodes"])
-    if lost := traces.dropped - before:
-        raise TraceStoreError(f"{lost} rows of the import were not written; free the database and import again")
     if not done["episodes"] and not left["traces that were imported before"]:
         told = "; ".join(f"{reason}: {count}" for reason, count in (+left).items()) or "it is empty"
         raise DatasetError(f"nothing to import from {source} as {form} ({told}); known forms: {', '.join(FORMS)}")
     return Imported(episodes=done["episodes"], steps=done["steps"], left_out=dict(+left))
-
-
-def write_episode(episode: Episode, traces: TraceStore) -> None:
-    """Write a whole episode that was recorded elsewhere."""
-    traces.start_episode(
-        episode.id, env=episode.env, task=episode.task, run=episode.run, settings=dict(episode.settings)
-    )
-    for step in episode.steps:
-        traces.record_step(episode.id, step)
-    traces.finish_episode(
-        episode.id,
-        reward=episode.reward,
-        stopped=episode.stopped,
-        attempts=episode.attempts,
-        answer=episode.answer,
-        error=episode.error,
-    )
 
 
 def _build(
@@ -134,19 +112,3 @@ def _build(
     if episode is None:
         left["traces without a model's answer"] += 1
     return episode
-
-
-def _batches(made: Iterable[Episode | None]) -> Iterator[list[Episode]]:
-    """Gather episodes until they hold many steps."""
-    batch: list[Episode] = []
-    rows = 0
-    for episode in made:
-        if episode is None:
-            continue
-        batch.append(episode)
-        rows += len(episode.steps) + 2
-        if rows >= AT_ONCE:
-            yield batch
-            batch, rows = [], 0
-    if batch:
-        yield batch

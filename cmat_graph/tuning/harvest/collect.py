@@ -171,6 +171,8 @@ def collect(
             tally.left("collect", "episodes", refused)
             continue
         found.nodes.update(step.node for step in episode.steps)
+        tally.took("filter", "episodes")
+        tally.took("filter", "steps", sum(step.node == settings.node for step in episode.steps))
         task = found.tasks.number(episode.task.id, episode.task.prompt)
         origin = _origin(episode, found.tasks.hashes[task], settings.node)
         made = list(read(episode, settings, tally))

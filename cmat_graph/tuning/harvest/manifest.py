@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from cmat_graph.tuning.dataset import MANIFEST, hash_files
 from cmat_graph.tuning.harvest.collect import trimmed
 from cmat_graph.tuning.harvest.spool import Candidate, Spool
 from cmat_graph.tuning.harvest.tally import Tally
-from cmat_graph.tuning.sources import HarvestSettings
 
 EPISODES = "episodes.txt"
 _ABOUT = ("origin", "kind", "contrast")
@@ -66,8 +64,8 @@ class Files:
             self.weights["kind"][about["kind"]] += weight
             self.weights["env"][origin["env"]] += weight
 
-    def finish(self, settings: HarvestSettings, tally: Tally) -> None:
-        """Write the manifest and the list of episodes."""
+    def finish(self, settings: Mapping[str, Any], tally: Tally, **more: Any) -> None:
+        """Write the manifest, with what more it shall tell, and the list of episodes."""
         episodes = "".join(f"{episode}\n" for episode in self._episodes)
         (self._folder / EPISODES).write_text(episodes, encoding="utf-8")
         manifest = {
@@ -82,8 +80,9 @@ class Files:
             },
             "stages": tally.stages(),
             "counts": tally.flat(),
-            "settings": asdict(settings) | {"general": Path(settings.general).name},  # no path: the folder must travel
+            "settings": dict(settings),
             "made_by": f"cmat-graph {cmat_graph.__version__}",
+            **more,
         }
         (self._folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import hashlib
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from cmat_graph.errors import ConfigurationError
 from cmat_graph.splits import assert_disjoint
 from cmat_graph.traces.base import TraceStore
-from cmat_graph.tuning.dataset import MANIFEST, Dataset
+from cmat_graph.tuning.dataset import MANIFEST, Dataset, hash_task
 from cmat_graph.tuning.harvest.augment import augment
 from cmat_graph.tuning.harvest.collect import Found, collect
 from cmat_graph.tuning.harvest.distil import choose
@@ -71,8 +76,8 @@ def harvest(
     """
     check_split(settings.split)
     guard, tally = Guard(held_out), Tally()
-    with _aside(Path(folder)) as aside:
-        with Spool(aside / SPOOL) as spool:
+    with aside(Path(folder)) as place:
+        with Spool(place / SPOOL) as spool:
             found = collect(traces, spool, settings=settings, guard=guard, tally=tally, progress=progress)
             tally.gave("filter", "rows", len(found.candidates))
             parts = _choose(found, settings, tally)
@@ -82,12 +87,21 @@ def harvest(
             weigh(parts.train, settings)
             tally.gave("mix", "examples", len(parts.train))
             check_enough(parts, found, settings, tally)
-            files = Files(aside)
+            files = Files(place)
             _write(files, parts, found)
-        (aside / SPOOL).unlink()
+        (place / SPOOL).unlink()
         assert_disjoint(files.tasks["train"], files.tasks["validation"])
-        files.finish(settings, tally)
+        files.finish(_told(settings, held_out), tally)
     return Dataset(folder)
+
+
+def _told(settings: HarvestSettings, held_out: Collection[Task]) -> dict[str, Any]:
+    """Return the rules as the manifest keeps them: without a path, for the folder must travel."""
+    told = asdict(settings) | {"general": Path(settings.general).name}
+    if held_out:
+        names = "\n".join(sorted(hash_task(task.prompt) for task in held_out))
+        told["held_out"] = {"tasks": len(held_out), "sha256": hashlib.sha256(names.encode()).hexdigest()}
+    return told
 
 
 def _choose(found: Found, settings: HarvestSettings, tally: Tally) -> Parts:
@@ -126,22 +140,35 @@ def _write(files: Files, parts: Parts, found: Found) -> None:
 
 
 @contextmanager
-def _aside(folder: Path) -> Iterator[Path]:
-    """Make a folder beside the one that is wanted; put it in its place when all went well."""
+def aside(folder: Path, *, known: str = MANIFEST) -> Iterator[Path]:
+    """Make a folder beside the one that is wanted; put it in its place when all went well.
+
+    Args:
+        folder: What is wanted; one that is there is replaced if it holds the file `known`, or nothing.
+        known: By which a folder is known to be ours.
+
+    Raises:
+        ConfigurationError: The folder holds something else.
+        OSError: The disk is full, or another process wrote the folder at the same time.
+
+    """
     if folder.name in ("", "..") or folder.resolve() == Path.cwd():
         raise ConfigurationError(f"{folder} cannot be made anew; name a folder for the dataset, such as dataset")
-    if folder.exists() and not (folder / MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not (folder / known).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigurationError(f"{folder} holds something else than a dataset; choose another place")
-    mark = uuid.uuid4().hex[:8]
-    aside = folder.with_name(f".{folder.name}-{mark}")
-    aside.mkdir(parents=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _clear(folder)
+    place = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}")
+    lock, old = place.with_name(f"{place.name}.lock"), place.with_name(f"{place.name}-old")
     try:
-        yield aside
-        old = folder.with_name(f".{folder.name}-{mark}-old")
-        if folder.exists():
-            folder.rename(old)
-        aside.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        with lock.open("w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)  # a killed process gives it back, and the next harvest clears up
+            place.mkdir()
+            yield place
+            if folder.exists():
+                folder.rename(old)
+            place.rename(folder)
+            shutil.rmtree(old, ignore_errors=True)
     except OSError as exc:
         if exc.errno in (errno.ENOTEMPTY, errno.EEXIST):
             raise OSError(exc.errno, f"another harvest wrote {folder} at the same time; that one is kept") from exc
@@ -149,4 +176,20 @@ def _aside(folder: Path) -> Iterator[Path]:
             raise OSError(exc.errno, f"cannot write the dataset {folder}: the disk is full; free some space") from exc
         raise
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
+        lock.unlink(missing_ok=True)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what harvests that were killed left beside a folder; a living one holds its lock."""
+    name = re.compile(rf"\.{re.escape(folder.name)}-[0-9a-f]{{8}}\.lock")
+    for lock in [file for file in folder.parent.iterdir() if name.fullmatch(file.name)]:
+        place = lock.with_suffix("")
+        old = place.with_name(f"{place.name}-old")
+        with suppress(OSError), lock.open() as held:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if old.exists() and not folder.exists():
+                old.rename(folder)  # killed between the two renamings
+            for left in (place, old):
+                shutil.rmtree(left, ignore_errors=True)
+            lock.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cmat_graph.adapters.registry import check_name
+from cmat_graph.adapters.card import check_name
 from cmat_graph.errors import ConfigurationError, DatasetError
 from cmat_graph.tuning.dataset import MANIFEST, Dataset, Example
 from cmat_graph.tuning.interchange import agentinstruct, llamafactory, openai, rllm, swift, trl

@@ -86,6 +86,25 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         (folder / COMPLETE).write_text(f"{state.global_step}\n", encoding="utf-8")
 
 
+class Epochs(TrainerCallback):  # type: ignore[misc]
+    """Tells the sampler which epoch begins.
+
+    transformers does, too, but where a training of several processes goes on in the middle of an epoch, the sampler is
+    wrapped too deep for it, and would give the first epoch's rows.
+
+    Args:
+        steps: The sampler: rows in the order of the steps, as many in each.
+
+    """
+
+    def __init__(self, steps: Any) -> None:
+        self._steps = steps
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Choose the order; the rows that were trained on are passed over after it."""
+        self._steps.set_epoch(state.global_step * self._steps.batch_size // len(self._steps))
+
+
 def _trained(model: Any) -> list[tuple[str, Any]]:
     inner = getattr(model, "module", model)  # DDP wraps it
     return [(name, weight) for name, weight in inner.named_parameters() if weight.requires_grad]

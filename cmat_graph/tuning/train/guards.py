@@ -6,7 +6,6 @@ import errno
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,11 @@ from safetensors import SafetensorError
 from torch.utils.tensorboard import SummaryWriter
 from transformers import TrainerCallback
 
-from cmat_graph.errors import CmatError, ConfigurationError, TrainingError
+from cmat_graph.errors import CmatError, TrainingError
 from cmat_graph.tuning.train.checkpoints import last_checkpoint, step_of
 
 Progress = Callable[[int, int, float], None]
-"""Called with step, number of steps, and the latest loss."""
-TRACKERS = ("wandb", "mlflow")
+"""Called with step, number of steps, and the step's loss."""
 _FULL = ("No space left", "File too large", "PytorchStreamWriter failed", "inline_container", "unexpected pos")
 """How a full disk, or a quota, reads in what torch and safetensors raise."""
 
@@ -33,10 +31,9 @@ class Guard(TrainerCallback):  # type: ignore[misc]
     def __init__(self, folder: Path, progress: Progress | None = None) -> None:
         self._folder = folder
         self._progress = progress
-        self._loss = 0.0
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Look at what was logged."""
+        """Look at what was logged, and report the step that has a loss."""
         for name in ("loss", "grad_norm", "eval_loss"):
             value = (logs or {}).get(name)
             if isinstance(value, int | float) and not math.isfinite(value):
@@ -44,12 +41,8 @@ class Guard(TrainerCallback):  # type: ignore[misc]
                     f"the {name.replace('_', ' ')} became {value} at step {state.global_step}; {self._kept()}; "
                     f"lower the learning rate (it was {args.learning_rate:g}) or look at the data"
                 )
-        self._loss = float((logs or {}).get("loss", self._loss))
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Report the step."""
-        if self._progress is not None and state.is_world_process_zero:
-            self._progress(state.global_step, state.max_steps, self._loss)
+        if self._progress is not None and state.is_world_process_zero and "loss" in (logs or {}):
+            self._progress(state.global_step, state.max_steps, float((logs or {})["loss"]))
 
     def _kept(self) -> str:
         kept = last_checkpoint(self._folder)
@@ -90,20 +83,6 @@ class Curves(TrainerCallback):  # type: ignore[misc]
         found = sorted(self._folder.glob("events.out.tfevents.*"), key=lambda file: file.stat().st_mtime_ns)
         for number, file in enumerate(found):
             file.rename(self._folder / f"events.out.tfevents.{number:04d}")
-
-
-def check_trackers(names: tuple[str, ...]) -> None:
-    """Refuse an experiment tracker that is not known or not installed.
-
-    Raises:
-        ConfigurationError: So it is; the message names the fix.
-
-    """
-    for name in names:
-        if name not in TRACKERS:
-            raise ConfigurationError(f"no tracker {name!r}; known besides TensorBoard: {', '.join(TRACKERS)}")
-        if find_spec(name) is None:
-            raise ConfigurationError(f"reporting to {name} needs its package; fix: pip install {name}")
 
 
 @contextmanager

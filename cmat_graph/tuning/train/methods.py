@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,23 +29,6 @@ def longest(model: Any, settings: TrainSettings) -> int:
     """Return how many tokens a row may have: the settings' limit, or what the base's window leaves."""
     window = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
     return min(settings.max_length, window - virtual_tokens(settings)) if window else settings.max_length
-
-
-def check(settings: TrainSettings) -> None:
-    """Refuse early what cannot work on this machine.
-
-    Raises:
-        ConfigurationError: QLoRA or sharding without CUDA, or without the package that does it.
-
-    """
-    if settings.method == "qlora" and not torch.cuda.is_available():
-        raise ConfigurationError("qlora needs a CUDA GPU for its 4-bit base; take --method lora")
-    if settings.method == "qlora" and find_spec("bitsandbytes") is None:
-        raise ConfigurationError("qlora needs bitsandbytes; fix: pip install bitsandbytes")
-    if settings.sharding and not torch.cuda.is_available():  # accelerate would leave it out without a word
-        raise ConfigurationError(f"{settings.sharding} divides weights among CUDA GPUs; leave --sharding out on CPUs")
-    if settings.sharding.startswith("zero") and find_spec("deepspeed") is None:
-        raise ConfigurationError(f"{settings.sharding} needs DeepSpeed; fix: pip install deepspeed")
 
 
 def adapter_config(settings: TrainSettings, model: Any) -> PeftConfig | None:

@@ -15,12 +15,13 @@ from transformers import PrinterCallback, ProgressCallback
 from cmat_graph.rendering.template import render_sample
 from cmat_graph.tuning.dataset import Dataset, Example, Judged, Pair, Row
 from cmat_graph.tuning.encoding import to_ids
+from cmat_graph.tuning.machine import check_machine
 from cmat_graph.tuning.settings import Objective, TrainSettings
 from cmat_graph.tuning.train.arguments import to_arguments
-from cmat_graph.tuning.train.checkpoints import Checkpoints, fingerprint, last_checkpoint, step_of
-from cmat_graph.tuning.train.guards import Curves, Guard, Progress, check_trackers, disk_errors
+from cmat_graph.tuning.train.checkpoints import Checkpoints, Epochs, fingerprint, last_checkpoint, step_of
+from cmat_graph.tuning.train.guards import Curves, Guard, Progress, disk_errors
 from cmat_graph.tuning.train.loading import load_model, load_tokenizer
-from cmat_graph.tuning.train.methods import begin_with_words, check, wrap
+from cmat_graph.tuning.train.methods import begin_with_words, wrap
 from cmat_graph.tuning.train.preference import preference_trainer
 from cmat_graph.tuning.train.processes import first, join, wait, world_size
 from cmat_graph.tuning.train.saving import LOGS, save
@@ -93,8 +94,7 @@ def train(
 
     """
     start = time.monotonic()
-    check(settings)
-    check_trackers(settings.report_to)
+    check_machine(settings)
     _be_quiet()
     join()
     run = work / fingerprint(dataset.hash, location, settings, init)
@@ -121,6 +121,7 @@ def train(
             begin_with_words(trainer.model, to_ids(tokenizer, render_sample(tokenizer) or tokenizer.eos_token))
         for printing in (PrinterCallback, ProgressCallback):
             trainer.remove_callback(printing)
+        trainer.add_callback(Epochs(trainer.steps))
         with disk_errors("a checkpoint", run):
             trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     save(trainer, tokenizer, target, settings, run / LOGS)

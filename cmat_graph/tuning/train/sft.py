@@ -119,7 +119,7 @@ class WeightedTrainer(SFTTrainer):  # type: ignore[misc]
         )
         self.train_dataset = train
         self.eval_dataset = validation if len(validation) else None
-        self._batch_size, self._seed = settings.batch_size, settings.seed
+        self.steps = ByLength(train.lengths, settings.batch_size, settings.seed)
         base = base_of(self.model)
         vocabulary = base.get_output_embeddings().weight.shape[0]
         sharded = self.accelerator.distributed_type in SHARDED
@@ -131,8 +131,8 @@ class WeightedTrainer(SFTTrainer):  # type: ignore[misc]
             whole=sharded,
         )
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        return ByLength(self.train_dataset.lengths, self._batch_size, self._seed)
+    def _get_train_sampler(self, train_dataset: Any = None) -> ByLength:
+        return self.steps
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> Any:
         """Return what all targets of a step weigh, over all processes, and count its tokens."""

@@ -82,11 +82,10 @@ def test_a_turn_of_nobody_is_refused(traces, tmp_path):
         import_traces(write(tmp_path / "x.jsonl", row), traces, form="agentinstruct")
 
 
-def test_more_than_is_written_at_once_is_written_whole(traces, tmp_path, monkeypatch):
-    monkeypatch.setattr("cmat_graph.traces.imports.run.AT_ONCE", 40)
+def test_many_are_written_whole(traces, tmp_path):
     rows = [{**ROW, "id": f"db_{number}"} for number in range(100)]
     seen = []
     done = import_traces(write(tmp_path / "db.jsonl", *rows), traces, form="agentinstruct", progress=seen.append)
     assert (done.episodes, done.steps, traces.dropped) == (100, 200, 0)
-    assert seen == [*range(10, 101, 10)]  # an episode of two steps is four rows
+    assert seen == [*range(1, 101)]
     assert sum(run["steps"] for run in traces.runs()) == 200

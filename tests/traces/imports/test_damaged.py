@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
+import sqlalchemy as sa
 
-from cmat_graph.errors import DatasetError
+from cmat_graph.errors import DatasetError, TraceStoreError
+from cmat_graph.traces import SQLTraceStore
 from cmat_graph.traces.imports import import_traces
 from cmat_graph.traces.imports.steps import number
 
@@ -83,3 +89,49 @@ def test_names_that_begin_alike_are_not_one_trace(traces, tmp_path):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -5, 10**30, "7", None])
 def test_a_count_that_is_none_is_zero(value):
     assert number(value) == 0
+
+
+def test_an_import_that_was_killed_is_done_again_and_nothing_is_there_twice(tmp_path):
+    """Killed after the first trace, and in the middle of the second, with its first step written."""
+    file = write(tmp_path, *({**SAID, "id": f"db_{each}"} for each in range(3)))
+    url = f"sqlite:///{tmp_path / 'killed.db'}"
+    code = (
+        "import os, signal, sys\n"
+        "import sqlalchemy as sa\n"
+        "from cmat_graph.traces import SQLTraceStore\n"
+        "from cmat_graph.traces.imports import import_traces\n"
+        "store, done = SQLTraceStore(sys.argv[2]), []\n"
+        "@sa.event.listens_for(store._engine, 'after_cursor_execute')\n"
+        "def die(connection, cursor, statement, *rest):\n"
+        "    if done and 'INSERT INTO steps' in statement: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "import_traces(sys.argv[1], store, form='agentinstruct', progress=done.append)\n"
+    )
+    died = subprocess.run([sys.executable, "-c", code, str(file), url], env=os.environ, check=False)
+    assert died.returncode == -signal.SIGKILL
+    traces = SQLTraceStore(url)
+    assert [len(episode.steps) for episode in traces.episodes()] == [1]
+    again = import_traces(file, traces, form="agentinstruct")
+    assert (again.episodes, again.left_out) == (2, {"traces that were imported before": 1})
+    assert import_traces(file, traces, form="agentinstruct").episodes == 0
+    assert [len(episode.steps) for episode in traces.episodes()] == [1, 1, 1]
+
+
+def test_half_a_trace_that_an_older_version_left_is_replaced(traces, tmp_path):
+    file = write(tmp_path, SAID)
+    import_traces(file, traces, form="agentinstruct")
+    (episode,) = traces.episodes()
+    with traces._engine.begin() as connection:  # as if it had been killed before the end was written
+        connection.execute(sa.text("UPDATE episodes SET finished = NULL, reward = NULL, stopped = 'running'"))
+    assert import_traces(file, traces, form="agentinstruct").episodes == 1
+    assert list(traces.episodes()) == [episode]
+
+
+def test_a_database_that_takes_nothing_is_named_and_the_import_goes_on_later(traces, tmp_path):
+    file = write(tmp_path, SAID)
+    with traces._engine.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE steps RENAME TO away"))
+    with pytest.raises(TraceStoreError, match="cannot write traces"):
+        import_traces(file, traces, form="agentinstruct")
+    with traces._engine.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE away RENAME TO steps"))
+    assert import_traces(file, traces, form="agentinstruct").episodes == 1

@@ -96,6 +96,7 @@ def test_the_manifest_counts_what_goes_in_and_out_of_each_stage(traces, tmp_path
     stages = dataset.manifest["stages"]
     assert list(stages) == ["collect", "filter", "distil", "augment", "mix"]
     assert stages["collect"]["in"] == {"episodes": 3, "steps": 5}
+    assert stages["filter"]["in"] == {"episodes": 3, "steps": 5}
     assert stages["filter"]["left_out"]["episodes: not solved"] == 1
     assert stages["distil"] == {"in": {"rows": 2}, "out": {"rows": 1}, "left_out": {"rows: repeated": 1}}
     assert dataset.manifest["rows"]["sft.train"] == dataset.count(Example) == 1

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -202,3 +205,42 @@ def test_choosing_from_many_rows_of_one_task_compares_each_with_each_at_most_onc
     dataset = harvest(traces, tmp_path / "d", settings=replace(ALL, max_per_task=40, near_equal=1))
     assert dataset.manifest["rows"]["sft.train"] == 40
     assert len(compared) <= 40 * 80
+
+
+def test_what_a_killed_harvest_left_is_cleared_away_and_what_a_living_one_has_is_not(traces, tmp_path):
+    record(traces, "e", [step(0, "Four.")])
+    code = (
+        "import os, signal, sys, time\n"
+        "from cmat_graph.traces import SQLTraceStore\n"
+        "from cmat_graph.tuning.harvest import harvest, run\n"
+        "def die(*told, **more):\n"
+        "    print('here', flush=True)\n"
+        "    time.sleep(60) if sys.argv[3] == 'waits' else os.kill(os.getpid(), signal.SIGKILL)\n"
+        "run.collect = die\n"
+        "harvest(SQLTraceStore(sys.argv[1]), sys.argv[2])\n"
+    )
+    words = [sys.executable, "-c", code, traces.url, str(tmp_path / "d")]
+    died = subprocess.run([*words, "dies"], stdout=subprocess.DEVNULL, check=False)
+    assert died.returncode == -signal.SIGKILL
+    (dead,) = [path for path in tmp_path.glob(".d-*") if path.is_dir()]
+    with subprocess.Popen([*words, "waits"], stdout=subprocess.PIPE) as living:
+        assert living.stdout.readline() == b"here\n"
+        assert not dead.exists()
+        (alive,) = [path for path in tmp_path.glob(".d-*") if path.is_dir()]
+        harvest(traces, tmp_path / "d", settings=ALL)
+        assert alive.is_dir()
+        living.kill()
+    harvest(traces, tmp_path / "d", settings=ALL)
+    assert not list(tmp_path.glob(".d-*"))
+
+
+def test_a_dataset_that_a_killed_harvest_had_put_aside_is_put_back(traces, tmp_path):
+    """Killed between two renamings; the next harvest finds nothing, and must not take the old dataset away."""
+    record(traces, "e", [step(0, "Four.")])
+    harvest(traces, tmp_path / "d", settings=ALL)
+    (tmp_path / ".d-0123abcd.lock").touch()
+    (tmp_path / "d").rename(tmp_path / ".d-0123abcd-old")
+    with pytest.raises(EmptyHarvestError):
+        harvest(traces, tmp_path / "d", settings=replace(ALL, run="nobody"))
+    assert (tmp_path / "d" / "manifest.json").is_file()
+    assert [path.name for path in tmp_path.glob(".d*")] == []

@@ -1,4 +1,4 @@
-"""Extract and compare final answers. Pure functions, no environment knows about another here."""
+"""Answers as lists of values, read and compared by AgentBench's rule for database questions."""
 
 from __future__ import annotations
 
