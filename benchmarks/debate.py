@@ -34,7 +34,7 @@ from cmat_graph.types import Task
 from ._shared import figure, say
 from ._weights import SHAPE, random_adapters, random_llama
 
-QUESTIONS, AGENTS, ROUNDS, PARTS = 100, 3, 2, 4
+QUESTIONS, AGENTS, ROUNDS, PARTS = 100, 3, 2, 3
 TOKENS = 96
 """Longest reply."""
 BASE = "abacus"

@@ -104,7 +104,7 @@ def command(
             run=run_name,
             **common,
         )
-        print_json(_as_json(debate)) if as_json else _show(debate)
+        print_json(debate.to_json()) if as_json else _show(debate)
         return
     assert tasks is not None
     env, chosen = open_tasks(env_name, tasks, split, limit, None, size, task_seed)
@@ -199,10 +199,11 @@ def _show(debate: Debate) -> None:
         for turn in debate.round(number):
             if turn.summary:
                 click.echo(f"  {turn.node} is told:\n{_indented(turn.summary, 6)}")
-            said = f"failed: {turn.error}" if turn.error else f"answers {turn.answer or 'nothing that can be read'}"
+            answer = visible(turn.answer or "") or "nothing that can be read"
+            said = f"failed: {visible(turn.error)}" if turn.error else f"answers {answer}"
             click.echo(f"  {turn.node} {said}\n{_indented(turn.reply, 6)}".rstrip())
     groups = [f"{debate.round(debate.rounds)[group[0]].answer}: {len(group)}" for group in debate.vote.groups]
-    told = ", ".join(groups) or "nobody gave an answer that can be read"
+    told = visible(", ".join(groups)) or "nobody gave an answer that can be read"
     click.echo(click.style("Vote", bold=True) + f"  {told}{'; a tie, drawn by the seed' if debate.vote.tied else ''}")
     click.echo(click.style("Answer", bold=True) + f"  {visible(debate.answer) or 'none'}")
     console.print(f"{debate.calls} calls, {debate.tokens} tokens, {debate.seconds:.1f} s")
@@ -210,22 +211,6 @@ def _show(debate: Debate) -> None:
 
 def _indented(text: str, columns: int) -> str:
     return "\n".join(" " * columns + line for line in visible(text).splitlines())
-
-
-def _as_json(debate: Debate) -> dict[str, Any]:
-    return {
-        "answer": debate.answer,
-        "share": debate.vote.share,
-        "tied": debate.vote.tied,
-        "rounds": debate.rounds,
-        "calls": debate.calls,
-        "tokens": debate.tokens,
-        "turns": [
-            {"node": t.node, "round": t.round, "answer": t.answer, "reply": t.reply, "error": t.error}
-            for t in debate.turns
-        ],
-        "summaries": [{"node": s.node, "round": s.round, "reply": s.reply, "error": s.error} for s in debate.summaries],
-    }
 
 
 def _gain(arms: Sequence[Arm]) -> dict[str, float]:

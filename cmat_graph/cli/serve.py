@@ -20,7 +20,7 @@ from cmat_graph.models.serving.adapters import LocalAdapters
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
 @click.option("--api-key", envvar="CMAT_API_KEY", show_envvar=True, help="What clients must show.")
 @click.option("--dtype", help="Torch dtype of the weights, such as bfloat16.")
-@click.option("--max-rows", type=click.IntRange(1), default=32, show_default=True, help="Replies written together.")
+@click.option("--max-rows", type=click.IntRange(1), default=128, show_default=True, help="Replies written together.")
 @click.option("--max-replies", type=click.IntRange(1), default=256, show_default=True, help="Replies taken on at most.")
 @json_option()
 def command(

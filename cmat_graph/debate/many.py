@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cmat_graph.debate.asking import Answered, Asked, ask_all
+from cmat_graph.debate.asking import Answered, Asked, ask_all, clean
 from cmat_graph.debate.playing import Play, Played, play
 from cmat_graph.debate.prompts import PromptPack
 from cmat_graph.debate.recording import Kept, Tape, as_debate
@@ -125,7 +125,7 @@ def run_debates(
 
 
 def _open(rules: Rules, task: Task, kept: Kept) -> _Game:
-    game = _Game(task=task, story=play(rules, task.prompt), kept=kept)
+    game = _Game(task=task, story=play(rules, clean(task.prompt)), kept=kept)
     game.go_on(None)
     return game
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cmat_graph.debate.asking import Answered, Asked
+from cmat_graph.debate.asking import Answered, Asked, clean
 from cmat_graph.debate.playing import Played, play
 from cmat_graph.debate.records import Debate, Said
 from cmat_graph.debate.rounds import DebateSettings, Rules
@@ -97,12 +97,12 @@ class Tape:
         found: dict[str, Kept] = {}
         for episode in self._traces.episodes(run=self._run, env=self._env):
             task = wanted.get(episode.task.id)
-            if task is None:
+            if task is None or (task.id in found and found[task.id].ended):
                 continue
             if episode.settings != self._settings:
                 told = _difference(episode.settings.get("debate", {}), self._settings["debate"])
                 raise ConfigurationError(f"run {self._run!r} was recorded otherwise ({told}); give another label")
-            if episode.task.prompt != task.prompt:
+            if episode.task.prompt != clean(task.prompt):
                 raise ConfigurationError(f"run {self._run!r} has another task {task.id!r}; give another label")
             found[task.id] = Kept.of(episode)
             self._written[episode.id] = len(episode.steps)
@@ -168,7 +168,7 @@ def read_debate(episode: Episode, *, rules: Rules | None = None) -> Debate:
         rules: How it was played; None takes it from the episode, which names its prompts.
 
     Raises:
-        ConfigurationError: It is no debate, or did not end, or its prompts are not known here.
+        ConfigurationError: It is no debate, or did not end, or its prompts are your own: then give `rules`.
 
     Example:
         >>> debates = [read_debate(episode) for episode in traces.episodes(run="label")]  # doctest: +SKIP

@@ -98,6 +98,8 @@ class Debate:
     def reply(self) -> str:
         """The first reply of the last round that gave the consensus; empty when there is none."""
         last = self.round(self.rounds)
+        if self.chosen is not None:
+            return next((turn.reply for turn in last if turn.answer == self.chosen), "")
         return last[self.vote.winners[0]].reply if self.vote.answer is not None and last else ""
 
     @property
@@ -123,3 +125,17 @@ class Debate:
     def round(self, number: int) -> tuple[Turn, ...]:
         """Return the turns of one round, by agent."""
         return tuple(turn for turn in self.turns if turn.round == number)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what scripts read: the consensus, what it took, and who said what."""
+        turn = ("node", "round", "answer", "reply", "error")
+        return {
+            "answer": self.answer,
+            "share": self.vote.share,
+            "tied": self.vote.tied,
+            "rounds": self.rounds,
+            "calls": self.calls,
+            "tokens": self.tokens,
+            "turns": [{name: getattr(each, name) for name in turn} for each in self.turns],
+            "summaries": [{name: getattr(e, name) for name in turn if name != "answer"} for e in self.summaries],
+        }

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from cmat_graph.answers import AnswerKind, Vote, answer_kind, vote
-from cmat_graph.debate.prompts import PromptPack, prompt_pack
+from cmat_graph.debate.prompts import PACKS, PromptPack, prompt_pack
 from cmat_graph.debate.records import Said, Turn
 from cmat_graph.errors import ConfigurationError
 from cmat_graph.types import Message
@@ -82,7 +82,7 @@ class Rules:
             "stop_when_unanimous": settings.stop_when_unanimous,
             "most_solutions": settings.most_solutions,
             "seed": settings.seed,
-            "pack": f"{self.pack.name}@{self.pack.version}",
+            "pack": _label(self.pack),
             "kind": self.pack.kind,
         }
 
@@ -192,6 +192,12 @@ class Rules:
         """Return the seed of one call: it depends on nothing but what is asked of whom."""
         told = f"{self.settings.seed}|{node}|{round_}|{question}"
         return int.from_bytes(hashlib.sha256(told.encode("utf-8", "surrogatepass")).digest()[:8], "big") >> 1
+
+
+def _label(pack: PromptPack) -> str:
+    """Name prompts with their version; those of your own with a hash of their words, too."""
+    own = "" if PACKS.get(pack.name) == pack else f"+{hashlib.sha256(repr(pack).encode()).hexdigest()[:8]}"
+    return f"{pack.name}@{pack.version}{own}"
 
 
 def _others(last: Sequence[Turn], agent: int) -> list[Turn]:

@@ -20,6 +20,8 @@ AGENTS = 3
 TEMPERATURE, TOP_P = 1.0, 0.9
 """How a local model that is named draws: agents that always say what is most likely would all say the same."""
 
+_RARE = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seats:
@@ -104,7 +106,8 @@ def label_of(model: Any) -> str:
     about = model._identifying_params
     base = "@".join(filter(None, (about["model_name"], about["base_hash"])))
     drawn = f"t={about['temperature']:g} p={about['top_p']:g} n={about['max_tokens']}"
-    return " ".join(filter(None, (base, about["adapter"], drawn)))
+    rare = [f"{name}={about[name]:g}" for name, usual in _RARE.items() if about[name] != usual]
+    return " ".join(filter(None, (base, about["adapter"], drawn, *rare)))
 
 
 def is_local(model: Any) -> bool:

@@ -46,7 +46,7 @@ TOKEN_CHARS = 24
 class EngineSettings:
     """How much of everything an engine takes."""
 
-    max_rows: int = 32
+    max_rows: int = 128
     """Requests that decode together."""
     max_waiting: int = 1024
     """Requests that wait for a place among them; beyond, `submit` waits."""

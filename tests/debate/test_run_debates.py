@@ -12,7 +12,7 @@ import mortal_debate
 import pytest
 from debaters import Agent, agent, as_graph, in_batches, sums_up
 
-from cmat_graph.debate import DebateSettings, read_debate, run_debates
+from cmat_graph.debate import DebateSettings, Rules, prompt_pack, read_debate, run_debates
 from cmat_graph.errors import AdapterNotFoundError, ConfigurationError, TraceStoreError
 from cmat_graph.models.chat_model import TinyAgent
 from cmat_graph.models.scripted import ScriptedEngine
@@ -292,3 +292,22 @@ def test_a_killed_run_asks_nothing_again_that_was_recorded(tmp_path, die_at):
     assert len(calls) - len(before) == total - recorded
     assert len(list(store.episodes())) == len(mortal_debate.TASKS)
     assert sum(len(episode.steps) for episode in store.episodes()) == total
+
+
+def test_prompts_of_your_own_are_known_by_their_words(traces):
+    own = replace(prompt_pack("arithmetic"), start="Tell me: {question}")
+    run_debates(TASKS[:1], generators=agent("Answer: 1"), pack=own, traces=traces, run="a")
+    [episode] = traces.episodes()
+    assert episode.settings["debate"]["pack"].startswith("arithmetic@1+")
+    with pytest.raises(ConfigurationError, match="pack"):
+        run_debates(TASKS[:1], generators=agent("Answer: 1"), traces=traces, run="a")
+    rules = Rules.of(DebateSettings(), own, 3)
+    assert read_debate(episode, rules=rules).turns[0].messages[0]["content"] == f"Tell me: {TASKS[0].prompt}"
+
+
+def test_halves_of_characters_in_a_question_break_nothing(traces):
+    task = Task(id="odd", prompt="What is 1\ud83d+\0 1?")
+    for _ in range(2):
+        [debate] = run_debates([task], generators=agent("Answer: 2\udc00"), traces=traces, run="a")
+        assert debate.answer == "2"
+    assert len(list(traces.episodes())) == 1
