@@ -43,19 +43,14 @@ def extract_verdict(reply: str) -> str | None:
         'revise'
 
     """
-    text = reply[:READ_CHARS].strip()
-    if "think" in text.lower():
-        text = _THOUGHT.sub("", text).strip()
-    objects, around, ends = _json_objects(text)
-    read = [_decision(each) for each in objects if isinstance(each, dict) and any(key in each for key in _KEYS)]
+    text = spoken(reply)
+    objects, around, ends = find_objects(text)
+    read = [decision_in(each) for each in objects if tells_verdict(each)]
     if read:
         agreed = len({each or "revise" for each in read}) == 1  # an object that contradicts itself asks for a revision
         decision = read[-1] if agreed else None
-        return None if decision == "approve" and (not ends or _DOUBTS.search(around)) else decision
-    if objects or text.startswith("{"):
-        return None
-    words = _plain_words(text)
-    return _DECISIONS[words.pop()] if len(words) == 1 else None
+        return None if decision == "approve" and (not ends or is_doubted(around)) else decision
+    return None if objects or text.startswith("{") else plain_decision(text)
 
 
 def same_verdict(left: str, right: str) -> bool:
@@ -63,23 +58,43 @@ def same_verdict(left: str, right: str) -> bool:
     return left.strip().lower() == right.strip().lower()
 
 
-def _decision(fields: dict[str, Any]) -> Decision | None:
+def spoken(reply: str) -> str:
+    """Return what is searched of a reply: its beginning, without what the model said to itself."""
+    text = reply[:READ_CHARS].strip()
+    return _THOUGHT.sub("", text).strip() if "think" in text.lower() else text
+
+
+def tells_verdict(fields: Any) -> bool:
+    """Tell whether a JSON value has a field for the verdict."""
+    return isinstance(fields, dict) and any(key in fields for key in _KEYS)
+
+
+def decision_in(fields: dict[str, Any]) -> Decision | None:
+    """Return the decision that an object's fields say; None where it is none, or they contradict each other."""
     named = {_DECISIONS.get(str(fields[key]).strip().lower()) for key in _KEYS if key in fields}
     return named.pop() if len(named) == 1 else None
 
 
-def _plain_words(text: str) -> set[str]:
-    """Return the decisions that open a line; an `approve` only as a sentence of its own that nothing else doubts."""
+def is_doubted(words: str) -> bool:
+    """Tell whether words leave an approval beside them uncertain."""
+    return bool(_DOUBTS.search(words))
+
+
+def plain_decision(text: str) -> Decision | None:
+    """Return the decision that opens a line; an approval only as a sentence of its own that nothing else doubts."""
     lines = [line for line in map(str.strip, text.splitlines()) if line]
     words = {found.group(1).lower() for line in lines if (found := _AGAINST.match(line))}
     for at in {0, len(lines) - 1} if lines else ():
-        if _APPROVES.match(lines[at]) and not _DOUBTS.search(text):
+        if _APPROVES.match(lines[at]) and not is_doubted(text):
             words.add("approve")
-    return words
+    return _DECISIONS[words.pop()] if len(words) == 1 else None
 
 
-def _json_objects(text: str) -> tuple[list[Any], str, bool]:
-    """Return the JSON objects in a text, the words around them, and whether one ends it; a few tries."""
+def find_objects(text: str) -> tuple[list[Any], str, bool]:
+    """Return the JSON objects that stand in a text, the words around them, and whether one ends the text.
+
+    A few tries, whatever the text.
+    """
     found, around, done, at = [], [], 0, text.find("{")
     for _ in range(_TRIES):
         if at < 0:

@@ -2,43 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import re
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from cmat_graph.answers.verdicts import (
+    decision_in,
+    find_objects,
+    is_doubted,
+    plain_decision,
+    spoken,
+    tells_verdict,
+)
 from cmat_graph.nodes.attempt import judgement
 from cmat_graph.types import Category, Decision, Message, Phase, Verdict
 
-READ_CHARS = 20_000
-"""How much of a reply is searched; a verdict does not stand behind megabytes."""
 TOLD_CHARS = 1_000
 """How much of a reason or a hint is kept."""
-_AGAINST = re.compile(
-    r"""[\s"'`*_#(>-]{0,9}(?:(?:verdict|decision)["'`*_]{0,3}\s*[:=]?\s*)?["'`*_]{0,3}(revise|reject)(?:e?[ds])?\b""",
-    re.IGNORECASE,
-)
-_APPROVES = re.compile(
-    r"""[\s"'`*_#(>-]{0,9}(?:(?:verdict|decision)["'`*_]{0,3}\s*[:=]?\s*)?["'`*_]{0,3}approved?["'`*_)]{0,4}\s*(?:[.!]|$)""",
-    re.IGNORECASE,
-)
-_DOUBTS = re.compile(
-    r"reject|revis|disapprov|\bno\b|\bnot\b|n['\u2019]t\b|never|nothing|unsafe|refus|\bden(?:y|ied)\b|\bbut\b"
-    r"|trick|plant|inject|only (?:if|after|when|once)|unless|except|\?",
-    re.IGNORECASE,
-)
-"""Words that leave no approval beside them certain."""
-_THOUGHT = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)|\A.*</think(?:ing)?>", re.I | re.DOTALL)
-"""What a reasoning model says to itself before it replies."""
-_KEYS = ("verdict", "decision", "approved", "approve", "allowed", "passed", "pass")
-_DECODER = json.JSONDecoder(strict=False)
-_DECISIONS: dict[str, Decision] = {
-    "approve": "approve", "approved": "approve", "pass": "approve", "passed": "approve", "ok": "approve",
-    "revise": "revise", "revised": "revise", "retry": "revise", "fail": "revise", "failed": "revise",
-    "reject": "reject", "rejected": "reject",
-    "true": "approve", "yes": "approve", "false": "revise", "no": "revise",
-}  # fmt: skip
 _CATEGORIES: tuple[Category, ...] = ("format", "error", "repetition", "incomplete", "wrong", "unsafe", "role", "other")
 
 
@@ -59,24 +39,19 @@ def parse_verdict(reply: Message, phase: Phase) -> Verdict:
     every revision is. An approval has to be the whole point of the reply: one that is quoted, doubted or contradicted
     is unreadable.
     """
-    text = reply["content"][:READ_CHARS].strip()
-    if "think" in text.lower():
-        text = _THOUGHT.sub("", text).strip()
+    text = spoken(reply["content"])
     called = [_from_fields(call["args"], phase) for call in reply.get("tool_calls", ())]
     if any(called):
         return _agreed(called, phase)
-    objects, rest, ends = _json_objects(text)
+    objects, around, ends = find_objects(text)
     read = [verdict for fields in objects if (verdict := _from_fields(fields, phase))]
     if read:
         verdict = _agreed(read, phase)
-        planted = verdict["passed"] and (not ends or _DOUBTS.search(rest))
+        planted = verdict["passed"] and (not ends or is_doubted(around))
         return _unreadable(phase) if planted else verdict
-    if objects or text.startswith("{"):
+    if objects or text.startswith("{") or (decision := plain_decision(text)) is None:
         return _unreadable(phase)
-    words = _plain_words(text)
-    if len(words) == 1:
-        return _verdict(phase, _DECISIONS[words.pop()], reason=" ".join(text.split())[:300])
-    return _unreadable(phase)
+    return _verdict(phase, decision, reason=" ".join(text.split())[:300])
 
 
 def _agreed(read: list[Verdict | None] | list[Verdict], phase: Phase) -> Verdict:
@@ -93,13 +68,9 @@ def _unreadable(phase: Phase) -> Verdict:
 
 
 def _from_fields(fields: Any, phase: Phase) -> Verdict | None:
-    if not isinstance(fields, dict):
+    if not tells_verdict(fields):
         return None
-    named = {_DECISIONS.get(str(fields[key]).strip().lower()) for key in _KEYS if key in fields}
-    if not named:
-        return None
-    decision = named.pop()
-    if decision is None or named:
+    if (decision := decision_in(fields)) is None:
         return _unreadable(phase)
     category = str(fields.get("category", "")).lower()
     return _verdict(
@@ -128,34 +99,3 @@ def _verdict(
     return judgement(
         phase, decision, source="model", category=kind, reason=reason or "No reason was given.", hint=hint, score=score
     )
-
-
-def _plain_words(text: str) -> set[str]:
-    """Return the decisions that open a line; an `approve` only as a sentence of its own that nothing else doubts."""
-    lines = [line for line in map(str.strip, text.splitlines()) if line]
-    words = {found.group(1).lower() for line in lines if (found := _AGAINST.match(line))}
-    for at in {0, len(lines) - 1} if lines else ():
-        if _APPROVES.match(lines[at]) and not _DOUBTS.search(text):
-            words.add("approve")
-    return words
-
-
-def _json_objects(text: str) -> tuple[list[Any], str, bool]:
-    """Return the JSON objects that stand in a text, the words around them, and whether one ends the text.
-
-    A few tries, whatever the text.
-    """
-    found, rest, done, at = [], [], 0, text.find("{")
-    for _ in range(50):
-        if at < 0:
-            break
-        try:
-            value, end = _DECODER.raw_decode(text, at)
-        except (ValueError, RecursionError):  # also an integer of more digits than Python reads
-            end = at + 1
-        else:
-            found.append(value)
-            rest.append(text[done:at])
-            done = end
-        at = text.find("{", end)
-    return found, " ".join([*rest, text[done:]]), bool(found) and not text[done:].strip(" \t\n`.")
