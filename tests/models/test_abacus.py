@@ -120,10 +120,10 @@ def test_what_a_debate_leaves_trains_an_adapter_on_it(questions, traces, tmp_pat
     from cmat_graph.tuning.distill import distill
     from cmat_graph.tuning.settings import TrainSettings
 
-    _, tasks = questions
+    env, tasks = questions
     sampled = TinyAgent.load("abacus", temperature=1.0, top_p=0.9)
     told = DebateSettings(rounds=2, seed=5)
-    run_debates(tasks[:24], generators=sampled, agents=3, settings=told, traces=traces, run="label")
+    run_debates(env.tasks("train"), generators=sampled, agents=3, settings=told, traces=traces, run="label")
     debate_sets(traces, tmp_path / "sets", run="label", validation_share=0.0)
     registry = AdapterRegistry(tmp_path / "adapters")
     losses: list[float] = []
@@ -139,6 +139,6 @@ def test_what_a_debate_leaves_trains_an_adapter_on_it(questions, traces, tmp_pat
     assert card.base == "abacus"
     assert card.loss[-1] < card.loss[0]
     tuned = TinyAgent.load(card, adapters=registry, temperature=1.0, top_p=0.9)
-    played = run_debates(tasks[24:28], generators=[tuned, sampled], agents=2, settings=replace(told, seed=6))
+    played = run_debates(tasks[:4], generators=[tuned, sampled], agents=2, settings=replace(told, seed=6))
     assert {turn.adapter for each in played for turn in each.turns} == {card.id, ""}
     assert sum(turn.answer is not None for each in played for turn in each.turns) >= 12
