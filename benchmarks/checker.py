@@ -19,6 +19,7 @@ from cmat_graph.drills import (
     Checked,
     CheckScore,
     Drill,
+    ask_checker,
     check_drills,
     database_drills,
     generate_shell_tasks,
@@ -33,6 +34,7 @@ from cmat_graph.envs.dbbench import Record, read_records
 from cmat_graph.envs.generated import generate_records
 from cmat_graph.models.chat_model import TinyAgent
 from cmat_graph.models.handover.confidence import Calibration
+from cmat_graph.nodes.calling import to_langchain
 from cmat_graph.scoring import brier_score, calibration_error, score_verdicts
 from cmat_graph.scoring.texts import score_texts
 from cmat_graph.splits import is_validation
@@ -69,8 +71,10 @@ def measure(size: int = 768, tasks: str | None = None) -> Iterator[dict[str, Any
         kept = [drill for drill in trained_on["sql"] if is_validation(drill.task.id)][:TESTED]
         sureness = _fit(check_drills(tuned, kept))
         detail = {"examples": card.examples, "train_s": card.seconds, "loss": [card.loss[0], card.loss[-1]]}
-        for name, drills in held_out.items():
-            say(f"{name}: {len(drills)} exercises")
+        for name, every in held_out.items():
+            drills = [drill for drill in every if _fits(base, drill)]
+            detail["too_long"] = len(every) - len(drills)
+            say(f"{name}: {len(drills)} exercises, and {len(every) - len(drills)} too long for the model's window")
             before, after = check_drills(base, drills), check_drills(tuned, drills)
             yield from _figures(name, drills, before, after, sureness, detail)
     say(f"done in {time.monotonic() - started:.0f} s")
@@ -117,6 +121,12 @@ def _train(trained_on: dict[str, list[Drill]], folder: Path, size: int) -> Adapt
         return dataclasses.replace(card, examples=done.examples, loss=done.loss, seconds=done.seconds)
 
     return AdapterRegistry(folder / "adapters").add(card, write)
+
+
+def _fits(model: TinyAgent, drill: Drill) -> bool:
+    """Tell whether an exercise leaves room for the longest verdict in the model's window."""
+    prompt = [to_langchain(message) for message in ask_checker(drill)]
+    return model.get_num_tokens_from_messages(prompt) + WRITTEN <= model.engine.window
 
 
 def _fit(checked: Sequence[Checked]) -> Calibration:

@@ -11,6 +11,7 @@ from langchain_core.runnables import Runnable
 
 from cmat_graph.drills.asking import ask_checker, read_answer
 from cmat_graph.drills.drill import Drill
+from cmat_graph.errors import EpisodeFailure
 from cmat_graph.nodes.calling import to_langchain
 from cmat_graph.scoring import VerdictScore, same_effect, score_verdicts
 from cmat_graph.types import Verdict
@@ -64,6 +65,8 @@ class CheckScore:
 def check_drills(model: Runnable[Any, Any], drills: Sequence[Drill]) -> list[Checked]:
     """Ask a chat model for its verdict on each exercise, as the graph would.
 
+    One that it cannot take, such as a prompt past its window, is unreadable.
+
     Example:
         >>> from cmat_graph.testing import ScriptedChatModel
         >>> check_drills(ScriptedChatModel(replies=["approve"]), [])
@@ -73,8 +76,13 @@ def check_drills(model: Runnable[Any, Any], drills: Sequence[Drill]) -> list[Che
     checked = []
     for at in range(0, len(drills), AT_ONCE):
         asked = drills[at : at + AT_ONCE]
-        replies = model.batch([[to_langchain(message) for message in ask_checker(drill)] for drill in asked])
-        for drill, reply in zip(asked, replies, strict=True):
+        prompts = [[to_langchain(message) for message in ask_checker(drill)] for drill in asked]
+        for drill, reply in zip(asked, model.batch(prompts, return_exceptions=True), strict=True):
+            if isinstance(reply, EpisodeFailure):
+                checked.append(Checked(drill=drill, verdict=read_answer("")))
+                continue
+            if isinstance(reply, Exception):
+                raise reply
             told = getattr(reply, "response_metadata", {}).get("raw_confidence")
             checked.append(Checked(drill=drill, verdict=read_answer(reply), raw_confidence=told))
     return checked

@@ -27,6 +27,8 @@ from cmat_graph.envs.database import DatabaseEnv
 from cmat_graph.envs.dbbench import read_records
 from cmat_graph.envs.generated import generate_records
 from cmat_graph.errors import ConfigurationError, EmptyHarvestError, LeakError, TaskFileError
+from cmat_graph.models.chat_model import TinyAgent
+from cmat_graph.models.scripted import ScriptedEngine
 from cmat_graph.nodes.calling import from_langchain
 from cmat_graph.scoring import same_effect
 from cmat_graph.testing import ScriptedChatModel
@@ -110,13 +112,19 @@ def test_a_perfect_checker_scores_one_and_a_silent_one_half(drills):
     assert silent.execution == 0.0
 
 
+def test_an_exercise_past_the_model_s_window_is_unreadable_and_ends_nothing(drills):
+    model = TinyAgent(engine=ScriptedEngine(["approve"], window=40))
+    told = score_checked(check_drills(model, drills[:4]))
+    assert (told.unreadable, told.verdicts.recall) == (4, 1.0)
+
+
 class _Oracle:
     """Replies by what it is asked."""
 
     def __init__(self, replies):
         self._replies = replies
 
-    def batch(self, prompts):
+    def batch(self, prompts, *, return_exceptions):
         return ["" if not prompt else _message(self._replies[prompt[1].text]) for prompt in prompts]
 
 
