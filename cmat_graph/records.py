@@ -96,9 +96,17 @@ def _check(file: Path, plan: Mapping[str, Any]) -> None:
     if kind != plan["kind"]:
         raise ConfigurationError(f"{file.parent} holds the experiment {kind!r}; give another --out for this one")
     wanted = plan["settings"]
-    if other := sorted(name for name in settings.keys() | wanted.keys() if settings.get(name) != wanted.get(name)):
-        name = other[0]
-        raise ConfigurationError(
-            f"{file.parent} was begun with other settings ({name}: {settings.get(name)!r}, now {wanted.get(name)!r}); "
-            "give another --out"
-        )
+    if told := _difference(settings, wanted):
+        raise ConfigurationError(f"{file.parent} was begun with other settings ({told}); give another --out")
+
+
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Name the first setting that differs, inside others as `society.temperature`; empty where none does."""
+    for name in sorted(old.keys() | new.keys()):
+        before, now = old.get(name), new.get(name)
+        if isinstance(before, dict) and isinstance(now, dict):
+            if told := _difference(before, now):
+                return f"{name}.{told}"
+        elif before != now:
+            return f"{name}: {before!r}, now {now!r}"
+    return ""

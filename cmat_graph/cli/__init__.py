@@ -71,7 +71,7 @@ def main() -> None:
         sys.exit(exc.exit_code)
     except (KeyboardInterrupt, click.Abort):
         resume = ", the same command with --resume goes on" if "run" in sys.argv[1:2] else ""
-        resume = ", the same command goes on" if sys.argv[1:2] in (["distill"], ["improve"]) else resume
+        resume = ", the same command goes on" if sys.argv[1:2] in (["distill"], ["improve"], ["society"]) else resume
         click.echo(f"stopped; what was recorded is kept{resume}", err=True)
         sys.exit(130)
     except BrokenPipeError:

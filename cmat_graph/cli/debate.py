@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # `--help` does not wait for LangChain
     from cmat_graph.debate import Debate, Seats
     from cmat_graph.debate.comparing import Arm
 
+USUAL = {"rounds": 2, "temperature": 1.0, "top_p": 0.9, "max_tokens": 256}
 PACKS = ("arithmetic", "gsm8k", "math", "choice", "verdict")
 
 
@@ -28,7 +29,7 @@ PACKS = ("arithmetic", "gsm8k", "math", "choice", "verdict")
 @click.option("--task-seed", type=int, default=7, show_default=True, help="Seed of the built-in ones.")
 @click.option("--base", default="abacus", show_default=True, help="abacus, nano, a folder, a hub id, provider:model.")
 @click.option("--agents", type=click.IntRange(1), default=3, show_default=True, help="How many debate.")
-@click.option("--rounds", type=click.IntRange(1), default=2, show_default=True, help="With the generators' round.")
+@click.option("--rounds", type=click.IntRange(1), help="With the generators' one; by default the society's, or 2.")
 @click.option("--generator", "generators", multiple=True, metavar="NODE/NAME", help="Adapter of a generator, in turn.")
 @click.option("--critic", "critics", multiple=True, metavar="NODE/NAME", help="Adapter of a critic, in turn.")
 @click.option("--adapters", "adapters_dir", default="adapters", show_default=True, help="Adapter registry.")
@@ -40,9 +41,9 @@ PACKS = ("arithmetic", "gsm8k", "math", "choice", "verdict")
 @click.option("--stop-when-unanimous", is_flag=True, help="End after a round in which all agree.")
 @click.option("--equal-calls/--no-equal-calls", default=True, help="Measure a vote of the base at as many calls, too.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of all draws.")
-@click.option("--temperature", type=click.FloatRange(0), default=1.0, show_default=True)
-@click.option("--top-p", type=click.FloatRange(0, 1), default=0.9, show_default=True)
-@click.option("--max-tokens", type=click.IntRange(1), default=256, show_default=True, help="Longest reply.")
+@click.option("--temperature", type=click.FloatRange(0), help="By default the society's, or 1.")
+@click.option("--top-p", type=click.FloatRange(0, 1), help="By default the society's, or 0.9.")
+@click.option("--max-tokens", type=click.IntRange(1), help="Longest reply; by default the society's, or 256.")
 @click.option("--traces", "traces_url", help="Trace database; without it no trace is kept.")
 @click.option("--run", "run_name", default="debate", show_default=True, help="Label in the traces; goes on by it.")
 @click.option("--concurrency", type=click.IntRange(1), default=16, show_default=True, help="Calls of a remote model.")
@@ -59,7 +60,7 @@ def command(
     pack: str | None,
     summary: bool,
     mode: Any,
-    rounds: int,
+    rounds: int | None,
     stop_when_unanimous: bool,
     equal_calls: bool,
     seed: int,
@@ -88,11 +89,11 @@ def command(
     from cmat_graph.traces.sql import SQLTraceStore
     from cmat_graph.types import Task
 
+    seats, trained_pack, rounds = _take_seats(summarise=summary, rounds=rounds, **seated)
     settings = DebateSettings(
         rounds=rounds, summarise=summary, mode=mode, stop_when_unanimous=stop_when_unanimous, seed=seed
     )
     traces = SQLTraceStore(traces_url) if traces_url else None
-    seats, trained_pack = _take_seats(summarise=summary and rounds > 1, **seated)
     common: dict[str, Any] = {"settings": settings, "traces": traces, "concurrency": concurrency}
     if question is not None:
         [debate] = run_debates(
@@ -142,16 +143,17 @@ def _take_seats(
     society_dir: str | None,
     iteration: int | None,
     summarise: bool,
-    temperature: float,
-    top_p: float,
-    max_tokens: int,
-) -> tuple[Seats, str]:
-    """Open the models; return them, and the prompts that a trained society has."""
+    rounds: int | None,
+    temperature: float | None,
+    top_p: float | None,
+    max_tokens: int | None,
+) -> tuple[Seats, str, int]:
+    """Open the models; return them, the prompts that a trained society has, and the rounds."""
     from cmat_graph.adapters import AdapterRegistry
     from cmat_graph.debate import Seats
     from cmat_graph.models import load_model
 
-    drawn: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
+    usual: dict[str, Any] = dict(USUAL)
     registry, pack = AdapterRegistry(adapters_dir), ""
     speaking: list[str | None] = list(generators) or [None] * agents
     judging: list[str | None] = list(critics)
@@ -161,11 +163,15 @@ def _take_seats(
         from cmat_graph.society.loading import open_society
 
         trained = open_society(society_dir, iteration=iteration)
-        base, pack, registry = trained.base, trained.pack, trained.registry
+        base, pack, registry, usual = trained.base, trained.pack, trained.registry, trained.society
         speaking = [card.id if card is not None else None for card in trained.team.generators]
         judging = [card.id if card is not None else None for card in trained.team.critics]
     elif iteration is not None:
         raise ConfigurationError("--iteration is of a trained society; give --society DIR")
+    given = {"rounds": rounds, "temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
+    drawn: dict[str, Any] = {name: usual[name] if value is None else value for name, value in given.items()}
+    rounds = int(drawn.pop("rounds"))
+    summarise = summarise and rounds > 1
     if len(speaking) == 1 and agents > 1 and society_dir is None:
         speaking *= agents
     if len(judging) == 1:
@@ -183,7 +189,7 @@ def _take_seats(
         load(None) if summarise and len(speaking) > 1 else None,
         summarise=summarise,
     )
-    return seats, pack
+    return seats, pack, rounds
 
 
 def _id_of(question: str) -> str:

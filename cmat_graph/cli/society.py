@@ -31,7 +31,7 @@ def command() -> None:
     \b
     Examples:
       cmat-graph society train --out society --iterations 2
-      cmat-graph debate "What is the result of 3+5*7+2-4*6?" --society society
+      cmat-graph debate "What is the result of 10+4*5+6-2*3?" --society society
       cmat-graph society reproduce --out report --tasks problems.jsonl --seeds 3 --iterations 5
     """
 
@@ -53,7 +53,7 @@ _SOCIETY = (
         "--train", "train_count", type=click.IntRange(1), default=500, show_default=True, help="At most so many."
     ),
     click.option("--base", default="abacus", show_default=True, help="abacus, a model folder, or a hub id."),
-    click.option("--pack", default="arithmetic", show_default=True, help="Prompts: arithmetic, gsm8k, math, choice."),
+    click.option("--pack", help="Prompts: arithmetic, gsm8k, math, choice; by default those of the questions."),
     click.option(
         "--agents", type=click.IntRange(1), default=3, show_default=True, help="Generators, and as many critics."
     ),
@@ -188,6 +188,7 @@ def _open(options: dict[str, Any], split: str, count: int) -> tuple[Any, list[An
 
 
 def _setup(options: dict[str, Any]) -> Setup:
+    from cmat_graph.debate import PACKS
     from cmat_graph.society import Setup, SocietySettings
     from cmat_graph.tuning.debates import DebateSetSettings
 
@@ -208,9 +209,18 @@ def _setup(options: dict[str, Any]) -> Setup:
             "agents", "rounds", "iterations", "start", "temperature", "top_p", "max_tokens", "measured",
         )
     }  # fmt: skip
+    pack = options["pack"] or str(getattr(env, "family", ""))
+    if pack not in PACKS:
+        raise ConfigurationError(
+            f"no prompts for questions of the kind {pack!r}; choose some: --pack {'|'.join(PACKS)}"
+        )
+    preference = replace(
+        SocietySettings().preference, method=generator.method, rank=generator.rank, batch_size=generator.batch_size
+    )
     settings = SocietySettings(
         **society,
         generator=generator,
+        preference=preference,
         critic=replace(generator, epochs=options["critic_epochs"], learning_rate=options["critic_lr"] or options["lr"]),
         sets=DebateSetSettings(
             mixing=options["mixing"],
@@ -225,7 +235,7 @@ def _setup(options: dict[str, Any]) -> Setup:
         train=train,
         test=test,
         base=options["base"],
-        pack=options["pack"],
+        pack=pack,
         settings=settings,
     )
 
@@ -237,7 +247,7 @@ def _tell(found: Findings, out: str, *, as_json: bool) -> None:
     try:
         files = ", ".join(file.name for file in save_findings(found, Path(out)))
     except MissingExtraError as exc:  # a society is trained without plots all the same
-        files = f"no plots: {exc}"
+        files = f"result.json, table.md; no plots: {exc}"
     if as_json:
         print_json(found.to_json())
     else:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
+from pydantic import ValidationError
 
 from cmat_graph.adapters import AdapterCard, AdapterRegistry
 from cmat_graph.errors import ConfigurationError, MissingExtraError, ModelNotFoundError
@@ -33,6 +34,7 @@ def load_model(
         **settings: Passed to the model, such as `temperature`.
 
     Raises:
+        ConfigurationError: A setting is out of range.
         ModelNotFoundError: The name is unknown.
         MissingExtraError: The packages for this kind of model are not installed.
 
@@ -49,9 +51,12 @@ def load_model(
         module = import_module("cmat_graph.models.chat_model")
     except ImportError as exc:
         raise exc if isinstance(exc, MissingExtraError) else MissingExtraError.of("local", exc) from exc
-    model: BaseChatModel = module.TinyAgent.load(
-        name, adapter=adapter, adapters=adapters or AdapterRegistry(), **settings
-    )
+    try:
+        model: BaseChatModel = module.TinyAgent.load(
+            name, adapter=adapter, adapters=adapters or AdapterRegistry(), **settings
+        )
+    except ValidationError as exc:
+        raise ConfigurationError("; ".join(error["msg"] for error in exc.errors())) from exc
     return model
 
 

@@ -15,12 +15,15 @@ from cmat_graph.debate.many import run_debates
 from cmat_graph.debate.prompts import prompt_pack
 from cmat_graph.debate.records import Debate
 from cmat_graph.debate.rounds import DebateSettings
+from cmat_graph.errors import ConfigurationError, LeakError
 from cmat_graph.models import load_model
 from cmat_graph.progress import Stages, silent
 from cmat_graph.report import Estimate, Table, estimate
 from cmat_graph.report.estimates import difference
 from cmat_graph.society.loading import Trained, open_society
 from cmat_graph.society.team import Seat
+from cmat_graph.tuning.dataset import hash_task
+from cmat_graph.tuning.distill import tasks_of
 from cmat_graph.types import Env, Task
 
 
@@ -88,10 +91,14 @@ def evaluate_society(
         stages: Shows progress.
 
     Raises:
-        ConfigurationError: There is no such society.
+        ConfigurationError: There is no such society, or no question.
+        LeakError: The society has learned from some of them.
 
     """
     society = open_society(folder, iteration=iteration, seed=seed)
+    if not test:
+        raise ConfigurationError("there are no questions to measure on; choose another split")
+    _refuse_learned(society, test)
     told, pack = society.society, prompt_pack(society.pack)
     show = stages or (lambda title: nullcontext(silent))
 
@@ -149,6 +156,16 @@ def evaluate_society(
             "society": sum(debate.calls for debate in trained) / len(trained),
         },
     )
+
+
+def _refuse_learned(society: Trained, test: Sequence[Task]) -> None:
+    """Refuse questions that any adapter of the society has learned from; ids are those of one file, so texts count."""
+    learned = {name for card in society.cards for name in tasks_of(card)}
+    if shared := [task.id for task in test if hash_task(task.prompt) in learned]:
+        raise LeakError(
+            f"the society has learned from {len(shared)} of these questions, such as {shared[0]!r}; measure it on "
+            "others: --test-split test"
+        )
 
 
 def grade(env: Env, task: Task, reply: str) -> float:

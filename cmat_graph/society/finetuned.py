@@ -6,7 +6,6 @@ made anew each time; nothing of an earlier iteration is in them.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,9 +67,8 @@ def finetune(w: Workshop, seed: int, iterations: int, *, recipe: Recipe) -> Iter
             known = found[-1]
         else:
             team = _seated(team, _cards(w, seed, number, recipe), recipe)
-            if recipe.alone and (other := w.scores.read(f"{recipe.name}_alone-{number}", seed)):
-                yield other
-            yield known
+            _check_whole(w, team, known)
+            yield from _recorded(w, known, recipe)
         spent = dict(known.trained)
 
 
@@ -84,9 +82,32 @@ def _borrow(w: Workshop, seed: int, iterations: int, recipe: Recipe, other: Reci
         team = _seated(team, _cards(w, seed, number, other), other)
         known = w.scores.read(f"{recipe.name}-{number}", seed)
         if known is not None:
-            yield known
+            yield from _recorded(w, known, recipe)
         else:
             yield from _test(w, seed, number, recipe, team, {"trained": score.trained, "labels": score.labels})
+
+
+def _recorded(w: Workshop, known: Score, recipe: Recipe) -> Iterator[Score]:
+    """Yield the scores of an iteration that is done, in the order in which it was played."""
+    number = known.arm.rpartition("-")[2]
+    if recipe.alone and (other := w.scores.read(f"{recipe.name}_alone-{number}", known.seed)):
+        yield other
+    yield known
+
+
+def _check_whole(w: Workshop, team: Team, known: Score) -> None:
+    """Refuse to go on from other adapters than those that were measured.
+
+    Raises:
+        AdapterNotFoundError: One is gone or was replaced; without it an agent would silently begin anew.
+
+    """
+    keys = team.keys()
+    if other := sorted(node for node, key in known.adapters.items() if keys.get(node) != key):
+        raise AdapterNotFoundError(
+            f"{known.adapters[other[0]]} is no longer in {w.registry.root}; restore it, or delete "
+            f"{known.arm}.seed-{known.seed}.json and those after it in {w.scores.folder / 'arms'}: they are made anew"
+        )
 
 
 def _label(
@@ -94,9 +115,8 @@ def _label(
 ) -> tuple[str, dict[str, Any]]:
     """Debate the training questions; return the run's label, and what to keep of it."""
     run = _label_run(seed, number, recipe)
-    start = time.monotonic()
     debates = w.label(run, team, seed=seed_of(seed, "label", number), **recipe.how)
-    spent["seconds"] = spent.get("seconds", 0.0) + time.monotonic() - start
+    spent["seconds"] = spent.get("seconds", 0.0) + sum(debate.seconds for debate in debates)
     spent["calls"] = spent.get("calls", 0.0) + sum(debate.calls for debate in debates)
     quality = label_quality(debates, {d.task.id: w.is_right(d.task, d.reply) for d in debates})
     return run, {"labels": quality, "trained": spent}
@@ -124,11 +144,12 @@ def _train(w: Workshop, seed: int, number: int, recipe: Recipe, team: Team, run:
             seed=seed_of(seed, recipe.name, number, at),
             init=before,
         )
+    after = _seated(team, cards, recipe)
     spent = told["trained"]
-    spent["models"] = len(cards)
+    spent["models"] = len(set(after.keys().values()))
     spent["tokens"] = spent.get("tokens", 0) + sum(card.tokens for card in cards.values())
     spent["seconds"] = round(spent["seconds"] + sum(card.seconds for card in cards.values()), 1)
-    return _seated(team, cards, recipe)
+    return after
 
 
 def _sets(w: Workshop, recipe: Recipe, folder: Path, run: str) -> tuple[Mapping[str, Dataset], dict[str, Any]]:
@@ -142,8 +163,8 @@ def _sets(w: Workshop, recipe: Recipe, folder: Path, run: str) -> tuple[Mapping[
         else:
             make = preference_sets if recipe.sets == "preferences" else debate_sets
             sets = make(w.traces, folder, **rules)  # type: ignore[arg-type]
-            wanted = {n: s for n, s in sets.items() if recipe.critics or n.startswith(ONE)}
-            return wanted, sets.report["agents"]
+            taught = [node for node in sets.report["agents"] if recipe.critics or node.startswith(ONE)]
+            return {n: sets[n] for n in taught if n in sets}, {n: sets.report["agents"][n] for n in taught}
     except EmptyHarvestError as exc:
         return {}, {"none": str(exc)}
     return {ONE: one}, {ONE: one.manifest["rows"]}
@@ -180,10 +201,9 @@ def _name(seed: int, number: int, recipe: Recipe) -> str:
 def _test(w: Workshop, seed: int, number: int, recipe: Recipe, team: Team, told: dict[str, Any]) -> Iterator[Score]:
     """Debate the test questions."""
     arm = f"{recipe.name}-{number}"
-    start = time.monotonic()
     run = f"seed-{seed}/{arm}"
     debates = w.test(run, team, seed=seed_of(seed, "test"), **{**recipe.how, **recipe.tested})
-    told = {**told, "adapters": team.keys(), "seconds": round(time.monotonic() - start, 1)}
+    told = {**told, "adapters": team.keys()}
     if recipe.alone:
         yield keep_samples(w, f"{recipe.name}_alone-{number}", seed, debates, 1, **told)
     yield w.keep(arm, seed, debates, diversity=w.diversity(run, team, seed=seed), **told)

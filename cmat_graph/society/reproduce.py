@@ -41,8 +41,8 @@ def reproduce(
     """
     if unknown := sorted({*methods, *curves} - set(METHODS)):
         raise ConfigurationError(f"no method {unknown[0]!r}; there are: {', '.join(METHODS)}")
-    if seeds < 1:
-        raise ConfigurationError("at least one seed")
+    if seeds < 1 or not methods:
+        raise ConfigurationError(f"at least one seed and one method; there are: {', '.join(METHODS)}")
     found: list[Score] = []
     with Workshop(setup, stages=stages) as workshop:
         for seed in range(seeds):  # a whole comparison first, then again with other draws

@@ -75,6 +75,7 @@ class Row:
             "trained": _means(score.trained for score in self.scores),
             "labels": _means(score.labels for score in self.scores),
             "diversity": _means(flat(score.diversity) for score in self.scores),
+            "kept": {str(score.seed): score.kept for score in self.scores if score.kept},
             "by_seed": [round(score.accuracy, 5) for score in self.scores],
         }
 
@@ -155,6 +156,10 @@ class Findings:
         curves = [row for row in self.rows if row.iteration and len(self.curve(_name(row.arm))) > 1]
         if curves:
             tables.append(_curves(curves))
+        if kept := [(row, score) for row in self.rows for score in row.scores if score.kept]:
+            lines = [[f"{row.title}, iteration {row.iteration}", str(s.seed), ", ".join(s.kept)] for row, s in kept]
+            note = "Nothing of their own hit the consensus, so these agents stayed as they were."
+            tables.append(Table(title="nothing to learn", columns=["", "seed", "agents"], rows=lines, note=note))
         if measured := [row for row in self.rows if any(score.diversity for score in row.scores)]:
             tables.append(_diversity(measured))
         return tables

@@ -29,15 +29,15 @@ def save_findings(findings: Findings, folder: Path) -> list[Path]:
     """Write tables, plots and a page into a folder; return the files.
 
     Raises:
-        MissingExtraError: matplotlib is not installed.
+        MissingExtraError: matplotlib is not installed; the tables are written all the same.
 
     """
-    plots = require_plots()
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / "result.json", folder / "table.md"]
     write_json(files[0], findings.to_json())
     tables = findings.tables()
     files[1].write_text("\n\n".join(table.to_markdown() for table in tables) + "\n", encoding="utf-8")
+    plots = require_plots()
     drawn: list[Path] = []
     bars = {row.title: {"accuracy": row.accuracy} for row in findings.rows if row.iteration <= 1}
     if bars:

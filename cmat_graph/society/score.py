@@ -35,10 +35,34 @@ class Score:
     adapters: dict[str, str] = field(default_factory=dict)
     """Which weights played, by seat: `node/name@hash`."""
 
+    def __post_init__(self) -> None:
+        """Refuse what a damaged file holds.
+
+        Raises:
+            ValueError: There is no score of a question in it.
+
+        """
+        told = (self.correct, self.trained, self.labels, self.sets, self.diversity, self.adapters)
+        if not all(isinstance(each, dict) for each in told) or not all(map(_is_number, self.correct.values())):
+            raise ValueError("holds no scores")
+        if not self.correct or not all(map(_is_number, (self.calls, self.tokens, self.seconds))):
+            raise ValueError("holds no scores, or no costs")
+
+    @property
+    def kept(self) -> list[str]:
+        """The seats that had nothing to learn from, and stayed as they were."""
+        if "none" in self.sets:
+            return ["all"]
+        return [node for node, told in self.sets.items() if isinstance(told, dict) and told.get("made") is False]
+
     @property
     def accuracy(self) -> float:
         """Share of test questions that are right."""
         return sum(self.correct.values()) / max(1, len(self.correct))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
 
 
 def label_quality(debates: Sequence[Debate], gold: Mapping[str, bool]) -> dict[str, float]:

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from cmat_graph.debate.prompts import prompt_pack
 from cmat_graph.debate.rounds import DebateSettings
-from cmat_graph.errors import ConfigurationError
-from cmat_graph.splits import assert_disjoint
+from cmat_graph.errors import ConfigurationError, LeakError
+from cmat_graph.splits import TRAINED_ON
 from cmat_graph.tuning.dataset import hash_task
 from cmat_graph.tuning.debates import DebateSetSettings
 from cmat_graph.tuning.settings import TrainSettings
@@ -48,18 +48,20 @@ class SocietySettings:
     """How agents are trained on pairs of their debates."""
     star_loops: int = 3
     """How often STaR asks, filters and trains; each training begins from the base."""
-    equal_calls: int = 9
-    """Samples of one model that are voted on, beside a debate of as many calls."""
+    equal_calls: int = 0
+    """Samples of one model that are voted on, beside a debate; 0 takes as many as that makes calls."""
     measured: int = 100
     """Test questions on which diversity is measured; 0 measures none."""
 
     def __post_init__(self) -> None:
-        if min(self.agents, self.rounds, self.iterations, self.max_tokens, self.star_loops, self.equal_calls) < 1:
-            raise ConfigurationError(
-                "agents, rounds, iterations, max_tokens, star_loops and equal_calls are at least 1"
-            )
-        if self.measured < 0:
-            raise ConfigurationError("measured is a number of questions; 0 measures none")
+        if min(self.agents, self.rounds, self.iterations, self.max_tokens, self.star_loops) < 1:
+            raise ConfigurationError("agents, rounds, iterations, max_tokens and star_loops are at least 1")
+        if not (0 <= self.temperature <= 100 and 0 <= self.top_p <= 1):
+            raise ConfigurationError("the temperature is a number in 0..100, and top_p a share: a number in 0..1")
+        if min(self.measured, self.equal_calls) < 0:
+            raise ConfigurationError("measured and equal_calls are numbers of questions and of samples, or 0")
+        if not self.equal_calls:
+            object.__setattr__(self, "equal_calls", self.calls)
 
     @property
     def calls(self) -> int:
@@ -102,8 +104,17 @@ class Setup:
         for tasks in (self.train, self.test):
             if len({task.id for task in tasks}) < len(tasks):
                 raise ConfigurationError("two questions have one id; give each its own")
-        assert_disjoint((hash_task(t.prompt) for t in self.train), (hash_task(t.prompt) for t in self.test))
-        assert_disjoint((t.id for t in self.train), (t.id for t in self.test))
+        learned = {name for task in self.train for name in (task.id, hash_task(task.prompt))}
+        if shared := [t.id for t in self.test if t.id in learned or hash_task(t.prompt) in learned]:
+            raise LeakError(
+                f"{len(shared)} test questions are among the training questions, by id or by text, such as "
+                f"{shared[0]!r}; leave them out of one side"
+            )
+        if other := next((task for task in self.train if task.split not in TRAINED_ON), None):
+            raise ConfigurationError(
+                f"{other.id!r} is of the split {other.split!r}, and a society learns from 'train' alone; "
+                "let the file say 'train', or leave such questions out"
+            )
 
     def describe(self) -> dict[str, Any]:
         """Return what makes results belong together: all but how many iterations there are."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +31,7 @@ def majority_ft(w: Workshop, seed: int, iterations: int = 1) -> Iterator[Score]:
     labels, spent = _labels(w, run, team, seed, rounds=1)
     card = _train(w, arm, seed, lambda folder: pooled_set(w.traces, folder, **_rules(w, run)))
     debates = w.test(f"seed-{seed}/{arm}", Team.of_one(card, agents), seed=seed_of(seed, "test"), rounds=1)
-    yield keep_samples(w, arm, seed, debates, agents, **_told(w, labels, spent, card))
+    yield keep_samples(w, arm, seed, debates, agents, **_told(w, labels, _with(spent, card), card))
 
 
 def student(w: Workshop, seed: int, iterations: int = 1) -> Iterator[Score]:
@@ -45,7 +44,7 @@ def student(w: Workshop, seed: int, iterations: int = 1) -> Iterator[Score]:
     labels, spent = _labels(w, run, Team.of_one(None, w.settings.agents), seed)
     card = _train(w, arm, seed, lambda folder: student_set(w.traces, folder, every_winner=True, **_rules(w, run)))
     debates = w.test(f"seed-{seed}/{arm}", Team.of_one(card, 1), seed=seed_of(seed, "test"), rounds=1)
-    yield keep_samples(w, arm, seed, debates, 1, **_told(w, labels, spent, card))
+    yield keep_samples(w, arm, seed, debates, 1, **_told(w, labels, _with(spent, card), card))
 
 
 def star(w: Workshop, seed: int, iterations: int = 1) -> Iterator[Score]:
@@ -62,13 +61,12 @@ def star(w: Workshop, seed: int, iterations: int = 1) -> Iterator[Score]:
     labels: list[Debate] = []
     spent = {"seconds": 0.0, "calls": 0.0, "tokens": 0.0}
     for loop in range(1, w.settings.star_loops + 1):
-        start = time.monotonic()
         run, team = f"seed-{seed}/star-{loop}", Team.of_one(card, 1)
         labels = w.label(run, team, seed=seed_of(seed, "star", loop), rounds=1)
         wrong = [debate.task for debate in labels if not w.is_right(debate.task, debate.reply)]
-        hinted = _hinted(w, f"{run}-hinted", team, wrong, seed_of(seed, "hint", loop))
-        spent["seconds"] += time.monotonic() - start
-        spent["calls"] += len(labels) + len(wrong)
+        hinted, helped = _hinted(w, f"{run}-hinted", team, wrong, seed_of(seed, "hint", loop))
+        spent["seconds"] += sum(debate.seconds for debate in (*labels, *helped))
+        spent["calls"] += len(labels) + len(helped)
 
         def make(folder: Path, run: str = run, hinted: str = hinted) -> Dataset:
             def score(task: Task, reply: str) -> float:
@@ -77,17 +75,16 @@ def star(w: Workshop, seed: int, iterations: int = 1) -> Iterator[Score]:
             return star_set(w.traces, folder, hinted=hinted, scorer=score, **_rules(w, run))
 
         card = _train(w, f"{arm}-{loop}", seed, make)
-        spent["tokens"] += card.tokens if card is not None else 0
-        spent["seconds"] += card.seconds if card is not None else 0.0
+        spent = _with(spent, card)
     debates = w.test(f"seed-{seed}/{arm}", Team.of_one(card, 1), seed=seed_of(seed, "test"), rounds=1)
-    told = _told(w, labels, {**spent, "seconds": round(spent["seconds"], 1)}, None)
-    yield keep_samples(w, arm, seed, debates, 1, **{**told, "adapters": _keys(card)})
+    told = _told(w, labels, spent, card)
+    yield keep_samples(w, arm, seed, debates, 1, **told)
 
 
-def _hinted(w: Workshop, run: str, team: Team, wrong: Sequence[Task], seed: int) -> str:
-    """Ask again with the true answer as a hint; return the run's label, empty where nothing was wrong."""
+def _hinted(w: Workshop, run: str, team: Team, wrong: Sequence[Task], seed: int) -> tuple[str, list[Debate]]:
+    """Ask again with the true answer as a hint; return the run's label, empty where nothing was wrong, and replies."""
     if not wrong:
-        return ""
+        return "", []
     gold = {prompt: w.kind.extract(replies[-1]) for prompt, replies in w.setup.env.demonstrations().items()}
     asked = [
         replace(task, prompt=w.pack.hint.format(question=task.prompt, answer=gold[task.prompt]))
@@ -95,15 +92,13 @@ def _hinted(w: Workshop, run: str, team: Team, wrong: Sequence[Task], seed: int)
         if gold.get(task.prompt)
     ]
     as_it_stands = replace(w.pack, name=f"{w.pack.name}-hint", start="{question}")
-    w.label(run, team, seed=seed, tasks=asked, pack=as_it_stands, rounds=1)
-    return run
+    return run, w.label(run, team, seed=seed, tasks=asked, pack=as_it_stands, rounds=1)
 
 
 def _labels(w: Workshop, run: str, team: Team, seed: int, **how: Any) -> tuple[list[Debate], dict[str, float]]:
-    start = time.monotonic()
     labels = w.label(run, team, seed=seed_of(seed, "label", 1), **how)
     return labels, {
-        "seconds": round(time.monotonic() - start, 1),
+        "seconds": round(sum(debate.seconds for debate in labels), 1),
         "calls": float(sum(debate.calls for debate in labels)),
         "tokens": 0.0,
     }
@@ -129,15 +124,16 @@ def _train(w: Workshop, arm: str, seed: int, make: Callable[[Path], Dataset]) ->
 
 
 def _told(w: Workshop, labels: Sequence[Debate], spent: dict[str, float], card: AdapterCard | None) -> dict[str, Any]:
-    if card is not None:
-        spent = {
-            **spent,
-            "tokens": spent["tokens"] + card.tokens,
-            "seconds": round(spent["seconds"] + card.seconds, 1),
-        }
-    quality = label_quality(labels, {d.task.id: w.is_right(d.task, d.reply) for d in labels})
-    return {"labels": quality, "trained": {**spent, "models": 1}, "adapters": _keys(card)}
+    return {
+        "labels": label_quality(labels, {d.task.id: w.is_right(d.task, d.reply) for d in labels}),
+        "trained": {**spent, "seconds": round(spent["seconds"], 1), "models": int(card is not None)},
+        "sets": {} if card is not None else {"none": "nothing to learn from"},
+        "adapters": {NODE: card.key} if card is not None else {},
+    }
 
 
-def _keys(card: AdapterCard | None) -> dict[str, str]:
-    return {NODE: card.key} if card is not None else {}
+def _with(spent: dict[str, float], card: AdapterCard | None) -> dict[str, float]:
+    """Add what a training took."""
+    if card is None:
+        return spent
+    return {**spent, "tokens": spent["tokens"] + card.tokens, "seconds": spent["seconds"] + card.seconds}

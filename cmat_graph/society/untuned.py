@@ -31,11 +31,21 @@ def keep_samples(w: Workshop, arm: str, seed: int, debates: list[Debate], number
     """Record what the first samples of each debate vote for."""
     spoken = [debate.round(1)[:number] for debate in debates]
     tokens = sum(turn.input_tokens + turn.output_tokens for turns in spoken for turn in turns)
+    seconds = sum(turn.seconds for turns in spoken for turn in turns)
 
     def counts(debate: Debate) -> str:
         return w.voted(debate, debate.round(1)[:number])
 
-    return w.keep(arm, seed, debates, counts=counts, calls=float(number), tokens=tokens / max(1, len(debates)), **told)
+    return w.keep(
+        arm,
+        seed,
+        debates,
+        counts=counts,
+        calls=float(number),
+        tokens=tokens / max(1, len(debates)),
+        seconds=seconds,
+        **told,
+    )
 
 
 def debate(w: Workshop, seed: int, iterations: int = 1, *, arm: str = "debate", **how: Any) -> Iterator[Score]:
@@ -51,7 +61,12 @@ def debate(w: Workshop, seed: int, iterations: int = 1, *, arm: str = "debate", 
     """
     team = Team.of_one(None, w.settings.agents)
     run = f"seed-{seed}/{arm}"
-    yield w.measure(arm, seed, lambda: (w.test(run, team, seed=seed_of(seed, "test"), **how), {}))
+
+    def play() -> tuple[list[Debate], dict[str, Any]]:
+        debates = w.test(run, team, seed=seed_of(seed, "test"), **how)
+        return debates, {"diversity": w.diversity(run, team, seed=seed)}
+
+    yield w.measure(arm, seed, play)
 
 
 cooperate = partial(debate, arm="cooperate", mode="cooperate")

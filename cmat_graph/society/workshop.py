@@ -10,7 +10,6 @@ DIR/arms/           what each method came to (`Score`)
 from __future__ import annotations
 
 import fcntl
-import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -24,10 +23,11 @@ from langchain_core.language_models import BaseChatModel
 
 from cmat_graph.adapters import AdapterCard, AdapterRegistry
 from cmat_graph.answers import answer_kind, vote
+from cmat_graph.bases import resolve_base
 from cmat_graph.debate.many import run_debates
 from cmat_graph.debate.prompts import PromptPack, prompt_pack
 from cmat_graph.debate.records import Debate, Turn
-from cmat_graph.errors import AdapterNotFoundError, ConfigurationError, EngineError
+from cmat_graph.errors import AdapterNotFoundError, ConfigurationError, EngineError, UnsupportedAdapterError
 from cmat_graph.models import load_model
 from cmat_graph.progress import Stages, silent
 from cmat_graph.records import Records
@@ -60,6 +60,7 @@ class Workshop:
         self.stages: Stages = stages or (lambda title: nullcontext(silent))
         self.pack = prompt_pack(setup.pack)
         self.kind = answer_kind(self.pack.kind)
+        resolve_base(setup.base)  # before the folder is given to a society that cannot be
         setup.folder.mkdir(parents=True, exist_ok=True)
         self._lock = (setup.folder / ".lock").open("w")
         try:
@@ -123,7 +124,7 @@ class Workshop:
                 tasks,
                 generators=[self.model(card, temperature) for card in team.generators],
                 critics=[self.model(card, temperature) for card in team.critics],
-                summariser=self.model(None, temperature),
+                summariser=self.model(None),  # the frozen base, whatever the agents' temperature
                 pack=pack or self.pack,
                 settings=settings,
                 env=self.setup.env,
@@ -200,27 +201,33 @@ class Workshop:
                 name=name,
                 dataset=dataset,
                 init=before,
-                settings=replace(settings, seed=seed),
+                settings=replace(settings, seed=seed % 2**32),  # NumPy takes no larger one
                 held_out=self.setup.test,
                 progress=lambda step, steps, loss: show(step, steps, f"loss {loss:.3f}" if loss else ""),
             )
 
     def diversity(self, run: str, team: Team, *, seed: int) -> dict[str, Any]:
-        """Measure how different the agents are on some of the test questions; empty where that is switched off."""
+        """Measure how different the agents are on some of the test questions.
+
+        Empty where that is switched off; why, where the agents are no LoRA and cannot be read in turns on one base.
+        """
         if not self.settings.measured:
             return {}
         measure = import_module("cmat_graph.diversity").measure_diversity  # torch lives there
         with self.stages(f"Diversity: {run}") as show:
             show(0, 1)
-            found = measure(
-                self.heldout,
-                run=run,
-                base=self.setup.base,
-                generators=team.generators,
-                critics=team.critics,
-                limit=self.settings.measured,
-                seed=seed,
-            )
+            try:
+                found = measure(
+                    self.heldout,
+                    run=run,
+                    base=self.setup.base,
+                    generators=team.generators,
+                    critics=team.critics,
+                    limit=self.settings.measured,
+                    seed=seed,
+                )
+            except UnsupportedAdapterError as exc:  # hours of debates and training must not end here
+                return {"none": str(exc)}
             show(1, 1)
         told: dict[str, Any] = found.to_json()
         return {name: value for name, value in told.items() if name not in ("definitions", "models", "run", "base")}
@@ -238,9 +245,8 @@ class Workshop:
         """
         if (known := self.scores.read(arm, seed)) is not None:
             return known
-        start = time.monotonic()
         debates, told = make()
-        return self.keep(arm, seed, debates, seconds=time.monotonic() - start, **told)
+        return self.keep(arm, seed, debates, **told)
 
     def keep(
         self,
@@ -251,6 +257,7 @@ class Workshop:
         counts: Callable[[Debate], str] = lambda debate: debate.reply,
         calls: float | None = None,
         tokens: float | None = None,
+        seconds: float | None = None,
         **told: Any,
     ) -> Score:
         """Grade debates on the test questions and record what they came to.
@@ -262,6 +269,8 @@ class Workshop:
             counts: Which reply counts; by default the vote's.
             calls: Model calls a question, where only a part of the debates counts.
             tokens: Likewise.
+            seconds: Likewise, of all questions. They are those that the calls took when they were made: debates that
+                another arm or an earlier run played took as long.
             **told: What else to keep.
 
         """
@@ -272,6 +281,7 @@ class Workshop:
             correct={debate.task.id: float(self.is_right(debate.task, counts(debate))) for debate in debates},
             calls=sum(debate.calls for debate in debates) / count if calls is None else calls,
             tokens=round(sum(debate.tokens for debate in debates) / count if tokens is None else tokens, 1),
+            seconds=round(sum(debate.seconds for debate in debates) if seconds is None else seconds, 1),
             **told,
         )
         return self.scores.write(score)

@@ -84,6 +84,7 @@ def test_a_set_is_measured_beside_the_vote_and_goes_on(call, tmp_path):
         ([], "give either a QUESTION or --tasks"),
         (["Why?", "--tasks", "builtin"], "give either a QUESTION or --tasks"),
         (["Why?", "--society", "none"], "no society in none"),
+        (["Why?", "--base", "nano", "--temperature", "nan"], "temperature is a number between 0 and 100"),
         (["Why?", "--iteration", "2"], "give --society DIR"),
         (["Why?", "--base", "nano", "--generator", "generator-0/none"], "generator-0/none"),
         (["--tasks", "missing.jsonl"], "missing.jsonl"),

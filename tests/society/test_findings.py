@@ -1,12 +1,15 @@
 """What many plays come to: tables, pairs and curves, counted by hand."""
 
 import json
+import sys
+from dataclasses import replace
 
 import pytest
 
 from cmat_graph.envs import load_env
-from cmat_graph.errors import ConfigurationError, LeakError
-from cmat_graph.society import Findings, Setup, SocietySettings
+from cmat_graph.errors import ConfigurationError, LeakError, MissingExtraError, ModelNotFoundError
+from cmat_graph.records import Records
+from cmat_graph.society import Findings, Setup, SocietySettings, reproduce
 from cmat_graph.society.results import flat
 from cmat_graph.society.saving import save_findings
 from cmat_graph.society.score import Score
@@ -85,7 +88,7 @@ def test_nested_numbers_are_laid_out():
 
 
 def test_a_test_question_among_the_training_questions_is_refused(setup):
-    with pytest.raises(LeakError, match="held-out"):
+    with pytest.raises(LeakError, match="1 test questions are among the training"):
         Setup(folder=setup.folder, env=setup.env, train=setup.train, test=[*setup.test, setup.train[0]])
 
 
@@ -94,6 +97,10 @@ def test_settings_that_cannot_work_name_the_fix(setup):
         SocietySettings(agents=0)
     with pytest.raises(ConfigurationError, match="questions to train on"):
         Setup(folder=setup.folder, env=setup.env, train=[], test=setup.test)
+    with pytest.raises(ConfigurationError, match=r"in 0\.\.100"):
+        SocietySettings(temperature=float("nan"))
+    with pytest.raises(ConfigurationError, match="at least one seed and one method; there are: samples"):
+        reproduce(setup, methods=())
     with pytest.raises(ConfigurationError, match="no prompts 'poems'"):
         Setup(folder=setup.folder, env=setup.env, train=setup.train, test=setup.test, pack="poems")
 
@@ -101,6 +108,57 @@ def test_settings_that_cannot_work_name_the_fix(setup):
 @pytest.mark.parametrize(("agents", "rounds", "calls"), [(3, 2, 9), (3, 3, 15), (5, 2, 15), (1, 2, 2), (3, 1, 3)])
 def test_a_debate_makes_as_many_calls_as_the_paper_counts(agents, rounds, calls):
     assert SocietySettings(agents=agents, rounds=rounds).calls == calls
+
+
+@pytest.mark.parametrize(("agents", "rounds", "calls"), [(3, 2, 9), (5, 2, 15), (3, 3, 15)])
+def test_the_vote_beside_a_debate_has_as_many_calls_as_that(agents, rounds, calls):
+    assert SocietySettings(agents=agents, rounds=rounds).equal_calls == calls
+    assert SocietySettings(agents=agents, rounds=rounds, equal_calls=4).equal_calls == 4
+
+
+def test_questions_that_nothing_may_be_learned_from_are_no_training_questions(setup):
+    odd = replace(setup.train[0], split="validation")
+    with pytest.raises(ConfigurationError, match="split 'validation'"):
+        Setup(folder=setup.folder, env=setup.env, train=[odd], test=setup.test)
+
+
+def test_a_mistaken_base_takes_no_folder(setup):
+    with pytest.raises(ModelNotFoundError, match="abacos"):
+        reproduce(replace(setup, base="abacos"), methods=("samples",))
+    assert not setup.folder.exists()
+
+
+def test_another_setting_is_named_alone(setup):
+    Records(setup.folder, kind="society", settings=setup.describe(), record=Score)
+    warmer = replace(setup, settings=SocietySettings(temperature=1.5))
+    with pytest.raises(ConfigurationError, match=r"\(society\.temperature: 1\.0, now 1\.5\)"):
+        Records(setup.folder, kind="society", settings=warmer.describe(), record=Score)
+
+
+@pytest.mark.parametrize("damage", [{"correct": None}, {"correct": {"q": "x"}}, {"correct": {}}, {"calls": "9"}])
+def test_a_damaged_score_names_its_file(setup, damage):
+    records = Records(setup.folder, kind="society", settings=setup.describe(), record=Score)
+    told = {"arm": "base", "seed": 0, "correct": {"q": 1.0}, "calls": 1, "tokens": 2} | damage
+    (setup.folder / "arms" / "base.seed-0.json").write_text(json.dumps(told))
+    with pytest.raises(ConfigurationError, match=r"base\.seed-0\.json cannot be read: holds no scores"):
+        records.read("base", 0)
+
+
+def test_agents_that_had_nothing_to_learn_are_named(setup):
+    told = {"generator-0": {"made": True}, "critic-1": {"made": False}}
+    scores = [score("maft-1", 2, sets=told), score("single_ft-1", 2, sets={"none": "no debates"})]
+    found = Findings(setup=setup, scores=scores)
+    table = next(table for table in found.tables() if table.title == "nothing to learn")
+    assert [row[-1] for row in table.rows] == ["critic-1", "all"]
+    assert [arm["kept"] for arm in found.to_json()["arms"]] == [{"0": ["critic-1"]}, {"0": ["all"]}]
+
+
+def test_tables_are_saved_without_plots(setup, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "cmat_graph.report.plots", raising=False)
+    with pytest.raises(MissingExtraError):
+        save_findings(Findings(setup=setup, scores=[score("base", 3)]), tmp_path / "out")
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"result.json", "table.md"}
 
 
 def test_who_learned_nothing_keeps_its_seat():

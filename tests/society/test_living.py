@@ -1,18 +1,24 @@
 """A whole society at its smallest: two agents, a few questions, the bundled base."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
 
+from cmat_graph.adapters import AdapterRegistry
 from cmat_graph.cli import cli
-from cmat_graph.errors import ConfigurationError
+from cmat_graph.errors import AdapterNotFoundError, ConfigurationError, LeakError
 from cmat_graph.society import reproduce
 from cmat_graph.society.loading import open_society
+from cmat_graph.society.team import Team
+from cmat_graph.society.workshop import Workshop
 from cmat_graph.traces.sql import SQLTraceStore
 from tests import settler
 
@@ -37,7 +43,7 @@ def test_the_second_iteration_begins_from_the_first(whole):
 
 def test_training_questions_are_labelled_anew_in_each_iteration(whole):
     folder, _ = whole
-    with SQLTraceStore(f"sqlite:///{folder / 'traces.db'}") as traces:
+    with closing(SQLTraceStore(f"sqlite:///{folder / 'traces.db'}")) as traces:
         runs = {run["run"]: run["episodes"] for run in traces.runs()}
     assert runs == {"seed-0/untuned": settler.TRAIN, "seed-0/maft-2": settler.TRAIN}
 
@@ -86,8 +92,68 @@ def test_another_society_in_the_same_folder_is_refused(whole):
         reproduce(settler.setup(folder, temperature=0.5), methods=("samples",))
 
 
-def test_every_method_plays(tmp_path):
+def test_an_iteration_that_was_stopped_is_not_the_last_one(whole, tmp_path):
+    folder = shutil.copytree(whole[0], tmp_path / "s")
+    (folder / "arms" / "maft-2.seed-0.json").unlink()  # its adapters may be there, and some of them may not
+    assert open_society(folder).iteration == 1
+    with pytest.raises(ConfigurationError, match="no finished iteration 2 of seed 0; finished: 1"):
+        open_society(folder, iteration=2)
+
+
+def test_an_adapter_that_is_gone_is_missed(whole, tmp_path):
+    folder = shutil.copytree(whole[0], tmp_path / "s")
+    gone = next((folder / "adapters").glob("*/maft-1-seed-0"))
+    shutil.rmtree(gone)
+    with pytest.raises(AdapterNotFoundError, match=rf"{gone.parent.name}/maft-1-seed-0@\w+ is no longer in"):
+        settler.settle(folder)
+
+
+def test_a_society_is_not_measured_on_what_it_learned(whole):
+    told = ["society", "evaluate", str(whole[0]), "--size", str(settler.TRAIN + settler.TEST), "--seed", "3"]
+    result = CliRunner().invoke(cli, [*told, "--test-split", "train"])
+    assert isinstance(result.exception, LeakError)
+
+
+def test_a_society_is_asked_as_it_was_trained(whole, tmp_path):
+    url = f"sqlite:///{tmp_path / 't.db'}"
+    result = CliRunner().invoke(cli, ["debate", "What is 1+1?", "--society", str(whole[0]), "--traces", url])
+    assert result.exit_code == 0, result.output
+    with closing(SQLTraceStore(url)) as traces:
+        [episode] = traces.episodes()
+    models = episode.settings["debate"]["models"]
+    assert {model.rpartition(" ")[2] for model in models.values()} == {
+        f"n={settler.setup(whole[0]).settings.max_tokens}"
+    }
+
+
+def test_agents_that_are_no_lora_are_tested_all_the_same(whole):
+    card = next(card for card in open_society(whole[0]).team.seats.values() if card is not None)
+    team = Team.of_one(replace(card, method="p-tuning"), 2)
+    with Workshop(settler.setup(whole[0])) as workshop:
+        assert "p-tuning" in workshop.diversity("seed-0/maft-1", team, seed=0)["none"]
+
+
+def test_a_seed_may_be_of_any_size(whole, tmp_path):
+    data = next(file.parent for file in whole[0].glob("data/seed-0/maft-1/*/sft.train.jsonl"))
+    setup = settler.setup(tmp_path / "s")
+    with Workshop(setup) as workshop:
+        card = workshop.train("generator", "late", data, settings=setup.settings.generator, seed=2**32 + 5)
+    assert card.examples > 0
+
+
+def test_every_method_plays_once(tmp_path):
     found = reproduce(settler.setup(tmp_path / "s", iterations=1), seeds=1)
+    again = reproduce(settler.setup(tmp_path / "s", iterations=1), seeds=1)
+    assert again.to_json() == found.to_json()
+    registry = AdapterRegistry(tmp_path / "s" / "adapters")
+    made = {
+        arm: sum(card.seconds for card in registry.list() if card.name in (f"{arm}-seed-0", f"{arm}-1-seed-0"))
+        for arm in ("maft", "single_ft", "union", "student")
+    }
+    spent = {s.arm.removesuffix("-1"): s.trained["seconds"] for s in found.scores if s.trained}
+    debates = [spent[arm] - made[arm] for arm in made]  # all learned from the same ones
+    assert max(debates) - min(debates) < 0.5
+    assert set(next(s.sets for s in found.scores if s.arm == "no_critic-1")) == {"generator-0", "generator-1"}
     arms = {row.arm for row in found.rows}
     assert {"base", "majority", "vote", "debate", "star", "majority_ft", "maft-1", "single_ft-1"} <= arms
     assert {"no_summary-1", "no_critic-1", "cooperate", "cooperate_ft-1", "unique_id", "hot-1"} <= arms
