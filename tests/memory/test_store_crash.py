@@ -60,6 +60,7 @@ def test_a_killed_process_loses_nothing_that_it_acknowledged(how, tmp_path, monk
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # a thousand searches by the index alone: minutes beside another busy process
 @HOW
 def test_a_large_batch_is_there_whole_or_not_at_all(how, tmp_path, monkeypatch):
     if how == "index":
