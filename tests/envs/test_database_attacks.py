@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from cmat_graph.envs import load_env
 from cmat_graph.envs.database.dbbench import operation
-from cmat_graph.envs.database.places import SQLitePlace, StatementError
+from cmat_graph.envs.database.places import StatementError
+from cmat_graph.envs.database.sqlite import SQLitePlace
 from cmat_graph.envs.database.statements import first_word, refuse, tokens
 from cmat_graph.errors import ConfigurationError
 

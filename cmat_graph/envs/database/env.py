@@ -32,7 +32,9 @@ from cmat_graph.envs.database.dbbench import (
     show_rows,
     table_hash,
 )
-from cmat_graph.envs.database.places import Place, ServerPlace, SQLitePlace, StatementError, first_line, make_engine
+from cmat_graph.envs.database.places import Place, StatementError, first_line
+from cmat_graph.envs.database.server import ServerPlace, make_engine
+from cmat_graph.envs.database.sqlite import SQLitePlace
 from cmat_graph.envs.database.statements import Refusal, first_word, refuse, writes
 from cmat_graph.envs.database.wikitables import same_texts
 from cmat_graph.envs.files import of_split
