@@ -42,7 +42,10 @@ def load_model(
     if name == "expert":
         if demonstrations is None or adapter is not None:
             raise ConfigurationError("the expert plays gold replies; it needs an environment and takes no adapter")
-        return ExpertChatModel(demonstrations=demonstrations())
+        gold = demonstrations()
+        if not gold:
+            raise ConfigurationError("nobody knows the solutions of these tasks, so the expert cannot play them")
+        return ExpertChatModel(demonstrations=gold)
     if ":" in name and not Path(name).exists():
         if adapter is not None:
             raise ConfigurationError(f"an adapter needs a local base, not {name!r}")

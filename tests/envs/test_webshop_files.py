@@ -72,6 +72,7 @@ def test_a_windows_file_with_empty_lines_is_read(shop):
         ('{"id": "x"}', "line 2: instruction_text: Field required"),
         ('{"id": "", "instruction_text": "a"}', "line 2: id: "),
         ('{"id": "x", "instruction_text": "a", "price_upper": "cheap"}', "line 2: price_upper: "),
+        ('{"id": "x", "instruction_text": "a", "price_upper": NaN}', "line 2: price_upper: "),
         (json.dumps(WISH), "line 2: a second goal with id 'g1'"),
     ],
 )

@@ -120,6 +120,8 @@ def test_the_expert_plays_only_its_own_tasks(env):
         assert expert.invoke(f"{task}\n\n{below}").text == alone
     with pytest.raises(ConfigurationError):
         load_model("expert")
+    with pytest.raises(ConfigurationError, match="nobody knows the solutions"):
+        load_model("expert", demonstrations=dict)
 
 
 def test_a_provider_that_is_not_installed_names_the_fix():

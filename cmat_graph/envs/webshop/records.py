@@ -124,7 +124,7 @@ class Goal(BaseModel):
     attributes: Texts = []
     goal_options: Annotated[list[tuple[str, str]], BeforeValidator(_wanted)] = []
     """Name and value of each option; no name where the file has values alone."""
-    price_upper: float | None = None
+    price_upper: Annotated[float | None, Field(allow_inf_nan=False)] = None
     """Dollars; None is no limit."""
 
 
