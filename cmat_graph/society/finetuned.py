@@ -30,9 +30,10 @@ class Recipe:
     """How a society is finetuned."""
 
     name: str
-    sets: Literal["agents", "pooled", "union", "preferences"] = "agents"
-    """`agents`: each on its own data. `pooled`: one model on all first answers that hit the consensus. `union`: one
-    model on the rows of all agents. `preferences`: each by DPO on its own pairs."""
+    sets: Literal["agents", "pooled", "share", "union", "preferences"] = "agents"
+    """`agents`: each on its own data. `pooled`: one model on all first answers that hit the consensus. `share`: one
+    model on those that the first agent gave. `union`: one model on the rows of all agents. `preferences`: each by DPO
+    on its own pairs."""
     critics: bool = True
     """Whether critics are trained; otherwise the generators speak in all rounds."""
     how: Mapping[str, Any] = field(default_factory=dict)
@@ -45,7 +46,7 @@ class Recipe:
     @property
     def alone(self) -> bool:
         """Whether one model speaks for all."""
-        return self.sets in ("pooled", "union")
+        return self.sets in ("pooled", "share", "union")
 
 
 def finetune(w: Workshop, seed: int, iterations: int, *, recipe: Recipe) -> Iterator[Score]:
@@ -156,8 +157,9 @@ def _sets(w: Workshop, recipe: Recipe, folder: Path, run: str) -> tuple[Mapping[
     """Make the training sets of an iteration; return them by seat, and their counts."""
     rules = {"run": run, "settings": w.settings.sets, "validation_share": 0.0, "held_out": w.setup.test}
     try:
-        if recipe.sets == "pooled":
-            one = pooled_set(w.traces, folder / ONE, node=ONE, **rules)  # type: ignore[arg-type]
+        if recipe.sets in ("pooled", "share"):
+            agents = (0,) if recipe.sets == "share" else None
+            one = pooled_set(w.traces, folder / ONE, node=ONE, agents=agents, **rules)  # type: ignore[arg-type]
         elif recipe.sets == "union":
             one = union_set(w.traces, folder / ONE, node=ONE, **rules)  # type: ignore[arg-type]
         else:

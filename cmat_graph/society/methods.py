@@ -63,6 +63,7 @@ METHODS: dict[str, Method] = {
         Recipe(name="hot", sets="pooled", tested={"temperature": 2.0}, trained_as=SINGLE),
         "Single-agent FT at temperature 2",
     ),
+    "share": _society(Recipe(name="share", sets="share"), "Single-agent FT on one agent's answers (ours)", "extension"),
     "union": _society(Recipe(name="union", sets="union"), "One model on the data of all agents (ours)", "extension"),
     "student": Method(play=student, group="extension", arms={"student": "Debate distilled into one call (ours)"}),
     "dpo": _society(Recipe(name="dpo", sets="preferences"), "Multiagent DPO (ours)", "extension"),

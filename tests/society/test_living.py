@@ -157,7 +157,13 @@ def test_every_method_plays_once(tmp_path):
     arms = {row.arm for row in found.rows}
     assert {"base", "majority", "vote", "debate", "star", "majority_ft", "maft-1", "single_ft-1"} <= arms
     assert {"no_summary-1", "no_critic-1", "cooperate", "cooperate_ft-1", "unique_id", "hot-1"} <= arms
-    assert {"union-1", "student", "single_ft_alone-1"} <= arms
+    assert {"union-1", "student", "single_ft_alone-1", "share-1"} <= arms
+    rows = {
+        score.arm: score.sets["generator"]["sft.train"]
+        for score in found.scores
+        if score.arm in ("share-1", "single_ft-1")
+    }
+    assert rows["share-1"] < rows["single_ft-1"]
     calls = {row.arm: row.calls for row in found.rows}
     assert (calls["base"], calls["majority"], calls["debate"], calls["student"]) == (1, 2, 6, 1)
     assert calls["no_summary-1"] == 4

@@ -52,6 +52,15 @@ def test_the_pool_holds_all_first_answers_that_hit_whoever_gave_them(debated, tm
     )  # fmt: skip
 
 
+def test_the_pool_can_be_of_one_agents_answers_alone(debated, tmp_path):
+    pool = pooled_set(debated, tmp_path / "pool", agents=[1], validation_share=0)
+    assert taught(pool) == sorted(
+        (ASK.format(question=q), say(1, answer)) for q, answer in [("1+1", "2"), ("3+3", "6")]
+    )
+    with pytest.raises(EmptyHarvestError):
+        pooled_set(debated, tmp_path / "nobody", agents=[7], validation_share=0)
+
+
 def test_the_pool_can_be_of_the_last_round(debated, tmp_path):
     pool = pooled_set(debated, tmp_path / "pool", rounds="last", validation_share=0)
     assert pool.manifest["rows"] == {"sft.train": 8}

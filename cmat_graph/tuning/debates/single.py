@@ -76,11 +76,12 @@ def pooled_set(
     run: str | None = None,
     node: str = "single",
     rounds: Rounds = "first",
+    agents: Collection[int] | None = None,
     settings: DebateSetSettings = DebateSetSettings(),
     validation_share: float = VALIDATION_SHARE,
     held_out: Collection[Task] = (),
 ) -> Dataset:
-    """Pool the replies of all agents that hit the consensus, for one model.
+    """Pool the agents' replies that hit the consensus, for one model.
 
     Of debates of one round (plain votes) that is the paper's Majority FT; of whole debates it is single-agent
     finetuning, whose round the paper leaves open.
@@ -91,6 +92,7 @@ def pooled_set(
         run: Label of the run; None takes every recorded debate.
         node: The seat that the model is trained for.
         rounds: Which replies: of the `first` round, of the `last` one under its chat, or of `both`.
+        agents: Whose replies, by number; None takes everybody's.
         settings: The rules.
         validation_share: Share of the questions whose rows are kept to choose by; 0 trains on all.
         held_out: Tasks that the model is measured on.
@@ -108,10 +110,12 @@ def pooled_set(
         for debate in reader:
             wanted = {"first": {1}, "last": {debate.rounds}, "both": {1, debate.rounds}}[rounds]
             for reply in _replies(debate):
-                if reply.round in wanted and debate.hits(reply):
+                if reply.round in wanted and (agents is None or reply.agent in agents) and debate.hits(reply):
                     piles.learn(node, POOL, debate, reply.prompt, reply.message)
 
     rules = {**rules_of("pooled", settings, run, validation_share), "rounds": rounds}
+    if agents is not None:
+        rules["agents"] = sorted(agents)
     return make_set(folder, reader, gather, rules, settings, run, node, validation_share)
 
 
