@@ -13,7 +13,7 @@ from peft import PeftModel
 
 from cmat_graph.adapters import WEIGHTS, AdapterCard
 from cmat_graph.errors import AdapterMismatchError, AdapterNotFoundError, UnsupportedAdapterError
-from cmat_graph.models.decoding.loading import load_base
+from cmat_graph.models.decoding.loading import load_base, quiet_peft
 from cmat_graph.tuning.encoding import encode_turn, to_ids
 from cmat_graph.tuning.train.loss import base_of, only
 from cmat_graph.types import Message
@@ -85,10 +85,11 @@ class Forcer:
         for name, card in cards.items():
             _check(card, base, loaded.hash)
             try:
-                if isinstance(self._model, PeftModel):
-                    self._model.load_adapter(card.folder, adapter_name=name)
-                else:
-                    self._model = PeftModel.from_pretrained(self._model, card.folder, adapter_name=name)
+                with quiet_peft():
+                    if isinstance(self._model, PeftModel):
+                        self._model.load_adapter(card.folder, adapter_name=name)
+                    else:
+                        self._model = PeftModel.from_pretrained(self._model, card.folder, adapter_name=name)
             except Exception as exc:  # a damaged file may fail anywhere in what reads it
                 reason = (str(exc).strip() or type(exc).__name__).splitlines()[0]
                 raise AdapterNotFoundError(

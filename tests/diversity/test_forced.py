@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from dataclasses import replace
 from itertools import permutations
 
@@ -257,6 +258,13 @@ def test_one_agent_has_nobody_to_differ_from(society):
     found = measure_diversity(traces, base=str(base), generators=generators[:1])
     assert (found.nll.value, found.kl_generators.value, found.embedding.value) == (None, None, None)
     assert found.kl_base_generators.value > 0
+
+
+def test_users_are_not_shown_what_peft_has_to_mend(society):
+    base, generators, critics, traces = society
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        measure_diversity(traces, base=str(base), generators=generators, critics=critics)
 
 
 def test_wrong_adapters_are_refused(society, tmp_path):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +38,14 @@ class Base(NamedTuple):
     column_bytes: int
     """What one token's keys and values take."""
     ends: frozenset[int]
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Keep what only PEFT's authors can mend from users: 0.21 calls a property of transformers by its old name."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")
+        yield
 
 
 def load_base(base: str, *, dtype: str | None, device: str | None, quantize: str | None) -> Base:

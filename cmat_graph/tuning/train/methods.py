@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from safetensors import SafetensorError
 from transformers import set_seed
 
 from cmat_graph.errors import ConfigurationError, ModelNotFoundError
+from cmat_graph.models.decoding.loading import quiet_peft
 from cmat_graph.tuning.settings import Method, TrainSettings
 
 LORA: tuple[Method, ...] = ("lora", "rslora", "dora", "qlora")
@@ -83,8 +83,7 @@ def wrap(model: Any, settings: TrainSettings, init: Path | None = None) -> Any:
     config = adapter_config(settings, model)
     if config is None:
         return model.requires_grad_(True)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")  # PEFT 0.21 uses an old name
+    with quiet_peft():
         if init is None:
             return get_peft_model(model, config)
         try:

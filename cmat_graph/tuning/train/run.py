@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-import warnings
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from datasets import disable_progress_bars
 from transformers import PrinterCallback, ProgressCallback
 
+from cmat_graph.models.decoding.loading import quiet_peft
 from cmat_graph.rendering.template import render_sample
 from cmat_graph.tuning.dataset import Dataset, Example, Judged, Pair, Row
 from cmat_graph.tuning.encoding import to_ids
@@ -110,8 +110,7 @@ def train(
         Checkpoints(run, resumed, keep_trained=settings.method == "p-tuning"),
     ]
     begun = None if whole else init
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")  # PEFT 0.21 uses an old name
+    with quiet_peft():
         if settings.objective == "sft":
             model = wrap(model, settings, begun)
             trainer, counts = sft_trainer(model, tokenizer, dataset, settings, arguments, callbacks)
