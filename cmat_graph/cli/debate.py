@@ -12,11 +12,13 @@ from cmat_graph.cli.shared import console, json_option, open_tasks, progress, vi
 from cmat_graph.errors import ConfigurationError
 
 if TYPE_CHECKING:  # `--help` does not wait for LangChain
+    from cmat_graph.adapters import AdapterCard
     from cmat_graph.debate import Debate, Seats
     from cmat_graph.debate.comparing import Arm
 
+BASE, AGENTS = "abacus", 3
 USUAL = {"rounds": 2, "temperature": 1.0, "top_p": 0.9, "max_tokens": 256}
-PACKS = ("arithmetic", "gsm8k", "math", "choice", "verdict")
+PACKS = ("arithmetic", "gsm8k", "math", "choice", "open", "verdict")
 
 
 @click.command("debate")
@@ -27,8 +29,8 @@ PACKS = ("arithmetic", "gsm8k", "math", "choice", "verdict")
 @click.option("--limit", type=click.IntRange(1), help="At most this many questions.")
 @click.option("--size", type=click.IntRange(1), default=200, show_default=True, help="How many built-in ones to make.")
 @click.option("--task-seed", type=int, default=7, show_default=True, help="Seed of the built-in ones.")
-@click.option("--base", default="abacus", show_default=True, help="abacus, nano, a folder, a hub id, provider:model.")
-@click.option("--agents", type=click.IntRange(1), default=3, show_default=True, help="How many debate.")
+@click.option("--base", help="abacus, nano, a folder, a hub id, provider:model; by default the society's, or abacus.")
+@click.option("--agents", type=click.IntRange(1), help="How many debate; by default as many as are named, or 3.")
 @click.option("--rounds", type=click.IntRange(1), help="With the generators' one; by default the society's, or 2.")
 @click.option("--generator", "generators", multiple=True, metavar="NODE/NAME", help="Adapter of a generator, in turn.")
 @click.option("--critic", "critics", multiple=True, metavar="NODE/NAME", help="Adapter of a critic, in turn.")
@@ -84,12 +86,13 @@ def command(
     """
     if (question is None) == (tasks is None):
         raise ConfigurationError("give either a QUESTION or --tasks: a file, a folder or 'builtin'")
-    from cmat_graph.debate import PACKS as KNOWN
     from cmat_graph.debate import DebateSettings, run_debates
+    from cmat_graph.debate.prompts import fitting_pack
+    from cmat_graph.society.evaluating import refuse_learned
     from cmat_graph.traces.sql import SQLTraceStore
     from cmat_graph.types import Task
 
-    seats, trained_pack, rounds = _take_seats(summarise=summary, rounds=rounds, **seated)
+    seats, cards, trained_pack, rounds = _take_seats(summarise=summary, rounds=rounds, **seated)
     settings = DebateSettings(
         rounds=rounds, summarise=summary, mode=mode, stop_when_unanimous=stop_when_unanimous, seed=seed
     )
@@ -109,10 +112,8 @@ def command(
         return
     assert tasks is not None
     env, chosen = open_tasks(env_name, tasks, split, limit, size=size, seed=task_seed)
-    family = str(getattr(env, "family", ""))
-    prompts = pack or trained_pack or (family if family in KNOWN else "")
-    if not prompts:
-        raise ConfigurationError(f"no prompts for questions of the kind {family or env_name!r}; choose some: --pack")
+    prompts = fitting_pack(env, chosen, pack or trained_pack)
+    refuse_learned(cards, chosen)
     from cmat_graph.debate.comparing import compare_debate
 
     done, total = 0, 2 * len(chosen)
@@ -135,8 +136,8 @@ def command(
 
 def _take_seats(
     *,
-    base: str,
-    agents: int,
+    base: str | None,
+    agents: int | None,
     generators: Sequence[str],
     critics: Sequence[str],
     adapters_dir: str,
@@ -147,23 +148,27 @@ def _take_seats(
     temperature: float | None,
     top_p: float | None,
     max_tokens: int | None,
-) -> tuple[Seats, str, int]:
-    """Open the models; return them, the prompts that a trained society has, and the rounds."""
+) -> tuple[Seats, Sequence[AdapterCard], str, int]:
+    """Open the models; return them, their adapters, the prompts that a trained society has, and the rounds."""
     from cmat_graph.adapters import AdapterRegistry
     from cmat_graph.debate import Seats
     from cmat_graph.models import load_model
 
     usual: dict[str, Any] = dict(USUAL)
     registry, pack = AdapterRegistry(adapters_dir), ""
-    speaking: list[str | None] = list(generators) or [None] * agents
+    speaking: list[str | None] = list(generators) or [None]
     judging: list[str | None] = list(critics)
+    cards: Sequence[AdapterCard] = ()
     if society_dir is not None:
-        if generators or critics:
-            raise ConfigurationError("--society brings its own agents; leave out --generator and --critic")
+        if generators or critics or base or agents:
+            raise ConfigurationError(
+                "--society brings its own agents; leave out --base, --agents, --generator and --critic"
+            )
         from cmat_graph.society.loading import open_society
 
         trained = open_society(society_dir, iteration=iteration)
         base, pack, registry, usual = trained.base, trained.pack, trained.registry, trained.society
+        cards = trained.cards
         speaking = [card.id if card is not None else None for card in trained.team.generators]
         judging = [card.id if card is not None else None for card in trained.team.critics]
     elif iteration is not None:
@@ -172,24 +177,26 @@ def _take_seats(
     drawn: dict[str, Any] = {name: usual[name] if value is None else value for name, value in given.items()}
     rounds = int(drawn.pop("rounds"))
     summarise = summarise and rounds > 1
-    if len(speaking) == 1 and agents > 1 and society_dir is None:
-        speaking *= agents
+    if society_dir is None:
+        cards = [registry.get(name) for name in dict.fromkeys((*generators, *critics))]
+        speaking *= (agents or AGENTS) if len(speaking) == 1 else 1
     if len(judging) == 1:
         judging *= len(speaking)
     opened: dict[str | None, Any] = {}
 
     def load(adapter: str | None) -> Any:
         if adapter not in opened:
-            opened[adapter] = load_model(base, adapter=adapter, adapters=registry, **drawn)
+            opened[adapter] = load_model(base or BASE, adapter=adapter, adapters=registry, **drawn)
         return opened[adapter]
 
     seats = Seats.of(
         [load(name) for name in speaking],
         [load(name) for name in judging] if judging else None,
         load(None) if summarise and len(speaking) > 1 else None,
+        agents=agents,
         summarise=summarise,
     )
-    return seats, pack, rounds
+    return seats, cards, pack, rounds
 
 
 def _id_of(question: str) -> str:
@@ -239,5 +246,8 @@ def _print_arms(arms: Sequence[Arm], title: str) -> None:
         cost = (f"{arm.calls:.1f}", f"{arm.tokens:.0f}", f"{arm.seconds:.2f}")
         table.add_row(arm.name, f"{arm.accuracy:.1%}", f"{arm.stderr:.1%}", *cost)
     Console().print(table)
+    for arm in arms:
+        if arm.failed:
+            click.echo(f"{arm.name}: {arm.failed:,} calls failed; who failed has no answer, so this is too low")
     gain = _gain(arms)
     click.echo(f"debate against {arms[-2].name}, paired: {gain['mean']:+.1%} ± {gain['stderr']:.1%}")

@@ -53,7 +53,7 @@ _SOCIETY = (
         "--train", "train_count", type=click.IntRange(1), default=500, show_default=True, help="At most so many."
     ),
     click.option("--base", default="abacus", show_default=True, help="abacus, a model folder, or a hub id."),
-    click.option("--pack", help="Prompts: arithmetic, gsm8k, math, choice; by default those of the questions."),
+    click.option("--pack", help="Prompts: arithmetic, gsm8k, math, choice, open; by default those of the questions."),
     click.option(
         "--agents", type=click.IntRange(1), default=3, show_default=True, help="Generators, and as many critics."
     ),
@@ -188,7 +188,7 @@ def _open(options: dict[str, Any], split: str, count: int) -> tuple[Any, list[An
 
 
 def _setup(options: dict[str, Any]) -> Setup:
-    from cmat_graph.debate import PACKS
+    from cmat_graph.debate.prompts import fitting_pack
     from cmat_graph.society import Setup, SocietySettings
     from cmat_graph.tuning.debates import DebateSetSettings
 
@@ -209,11 +209,7 @@ def _setup(options: dict[str, Any]) -> Setup:
             "agents", "rounds", "iterations", "start", "temperature", "top_p", "max_tokens", "measured",
         )
     }  # fmt: skip
-    pack = options["pack"] or str(getattr(env, "family", ""))
-    if pack not in PACKS:
-        raise ConfigurationError(
-            f"no prompts for questions of the kind {pack!r}; choose some: --pack {'|'.join(PACKS)}"
-        )
+    pack = fitting_pack(env, [*train, *test], options["pack"] or "")
     preference = replace(
         SocietySettings().preference, method=generator.method, rank=generator.rank, batch_size=generator.batch_size
     )

@@ -14,7 +14,7 @@ from langchain_core.runnables import Runnable
 from cmat_graph.debate.records import Said, Turn
 from cmat_graph.debate.rounds import Rules
 from cmat_graph.debate.seats import Seats, is_local
-from cmat_graph.errors import CmatError, EpisodeFailure
+from cmat_graph.errors import CmatError, ConfigurationError, EpisodeFailure
 from cmat_graph.traces.recorder import told_of
 from cmat_graph.types import Message
 
@@ -162,6 +162,20 @@ def said(rules: Rules, asked: Asked, reply: Answered) -> Said:
         return Said(**about)
     answer = None if reply.error else rules.read(reply.text)
     return Turn(**about, answer=answer, summary=asked.summary)
+
+
+def refuse_unaskable(question: str, name: str = "") -> None:
+    """Refuse a question that nobody could be asked whole.
+
+    Raises:
+        ConfigurationError: It is empty, or longer than what is kept of a text.
+
+    """
+    which = f"question {name!r}" if name else "the question"
+    if not question.strip():
+        raise ConfigurationError(f"{which} is empty; give some text")
+    if len(question) > REPLY_CHARS:
+        raise ConfigurationError(f"{which} has {len(question):,} characters; at most {REPLY_CHARS:,} can be asked")
 
 
 def clean(text: str) -> str:

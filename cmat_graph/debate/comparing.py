@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cmat_graph.debate.many import Report, run_debates
+from cmat_graph.debate.many import Report, refuse_failed, run_debates
 from cmat_graph.debate.prompts import PromptPack
 from cmat_graph.debate.records import Debate
 from cmat_graph.debate.rounds import DebateSettings
@@ -33,12 +33,14 @@ class Arm:
     """Model calls a question; so are tokens and seconds."""
     tokens: float
     seconds: float
+    failed: int
+    """Calls that failed, of all questions together; who failed has no answer."""
     scores: tuple[float, ...]
     """By question, in their order."""
 
     def to_json(self) -> dict[str, Any]:
         """Return what scripts read."""
-        names = ("name", "n", "accuracy", "stderr", "calls", "tokens", "seconds")
+        names = ("name", "n", "accuracy", "stderr", "calls", "tokens", "seconds", "failed")
         return {name: getattr(self, name) for name in names}
 
 
@@ -73,6 +75,7 @@ def compare_debate(
 
     Raises:
         ConfigurationError: There are no questions, or arguments that cannot work together.
+        EngineError: No call succeeded.
 
     """
     if not tasks:
@@ -90,6 +93,7 @@ def compare_debate(
         run=run,
         **common,
     )
+    refuse_failed(debates, run or "debate")
     calls = max(1, round(sum(debate.calls for debate in debates) / len(debates))) if equal_calls else 1
     votes = run_debates(
         tasks,
@@ -99,6 +103,7 @@ def compare_debate(
         run=f"{run}/vote" if run else "",
         **common,
     )
+    refuse_failed(votes, f"{run}/vote")
     arms = [_one_call(votes, env)]
     if equal_calls:
         arms.append(arm_of(f"vote of {calls}", votes))
@@ -142,5 +147,6 @@ def _arm(name: str, debates: Sequence[Debate], scores: Sequence[float], calls: i
         calls=calls / n,
         tokens=sum(debate.tokens for debate in debates) / n,
         seconds=sum(debate.seconds for debate in debates) / n,
+        failed=sum(debate.failures for debate in debates),
         scores=tuple(scores),
     )

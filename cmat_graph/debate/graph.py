@@ -48,7 +48,7 @@ def create_debate_graph(
         summariser: Sums the others' solutions up for each critic; None takes the bare base of the first generator
             where that is a `TinyAgent`, and the generator itself where one model plays all.
         summarise: False shows critics the solutions themselves.
-        pack: The prompts, or their name: `arithmetic`, `gsm8k`, `math`, `choice`, `verdict`.
+        pack: The prompts, or their name: `arithmetic`, `gsm8k`, `math`, `choice`, `open`, `verdict`.
         mode: `critique`, `cooperate` or `identity`; see `DebateSettings`.
         stop_when_unanimous: End after a round in which all gave the same answer.
         most_solutions: Without summaries: of more solutions than these each critic is shown so many.

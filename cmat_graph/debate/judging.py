@@ -22,25 +22,30 @@ class Choice(BaseModel):
     answer: str | None = Field(default=None, description="The right answer, where no agent gave it.")
     reason: str = Field(default="", description="Kept with the verdicts.")
 
-    def take(self, debate: Debate, rules: Rules) -> Debate:
-        """Return the debate as it was decided.
-
-        Raises:
-            ConfigurationError: There is no such agent.
-
-        """
-        if self.answer is not None and self.answer.strip():
-            return replace(debate, chosen=rules.read(self.answer) or self.answer.strip())
-        if self.agent is None:
-            return debate
+    def doubt(self, debate: Debate) -> str:
+        """Say why a debate cannot be decided so; empty where it can."""
         last = debate.round(debate.rounds)
+        if self._own or self.agent is None:
+            return ""
         if not 0 <= self.agent < len(last):
-            raise ConfigurationError(f"there is no agent {self.agent}; give one of 0 to {len(last) - 1}")
-        return replace(debate, chosen=last[self.agent].answer or "")
+            return f"There is no agent {self.agent}; give one of 0 to {len(last) - 1}."
+        if last[self.agent].answer is None:
+            return f"Agent {self.agent} gave no answer that can be read; give the answer itself."
+        return ""
+
+    def take(self, debate: Debate, rules: Rules) -> Debate:
+        """Return the debate as it was decided; there is no `doubt`."""
+        if self._own:
+            return replace(debate, chosen=rules.read(self._own) or self._own)
+        return debate if self.agent is None else replace(debate, chosen=debate.round(debate.rounds)[self.agent].answer)
+
+    @property
+    def _own(self) -> str:
+        return (self.answer or "").strip()
 
 
 def ask_person(debate: Debate) -> Choice:
-    """Wait until a person has decided.
+    """Wait until a person has decided; a choice that cannot be is asked for again, with the `problem`.
 
     Raises:
         ConfigurationError: The run could not wait anywhere.
@@ -63,6 +68,8 @@ def ask_person(debate: Debate) -> Choice:
         ],
     }
     choice: Choice = interrupt(request, response_schema=Choice)
+    while problem := choice.doubt(debate):
+        choice = interrupt(request | {"problem": problem}, response_schema=Choice)
     return choice
 
 

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cmat_graph.debate.asking import Answered, Asked, ask_all, clean
+from cmat_graph.debate.asking import Answered, Asked, ask_all, clean, refuse_unaskable
 from cmat_graph.debate.playing import Play, Played, play
 from cmat_graph.debate.prompts import PromptPack
 from cmat_graph.debate.recording import Kept, Tape, as_debate
 from cmat_graph.debate.records import Debate
 from cmat_graph.debate.rounds import DebateSettings, Rules
 from cmat_graph.debate.seats import Model, Models, Seats
-from cmat_graph.errors import ConfigurationError, TraceStoreError
+from cmat_graph.errors import ConfigurationError, EngineError, TraceStoreError
 from cmat_graph.traces.base import TraceStore
 from cmat_graph.types import Env, Task
 
@@ -98,6 +98,8 @@ def run_debates(
         raise ConfigurationError(f"a slice has at least one question, not {batch}")
     if len({task.id[:200] for task in questions}) < len(questions):
         raise ConfigurationError("two tasks share an id, or its first 200 characters; give each its own")
+    for task in questions:
+        refuse_unaskable(task.prompt, task.id)
     if score and env is None:
         raise ConfigurationError("to score needs an environment: give env=")
     seats = Seats.of(
@@ -112,7 +114,9 @@ def run_debates(
     lost = traces.dropped if traces is not None else 0
     debates: list[Debate] = []
     for start in range(0, len(questions), batch):
-        games = [_open(rules, task, kept.get(task.id) or Kept()) for task in questions[start : start + batch]]
+        games = [
+            _open(rules, task, kept.get(task.id) or _blank(tape, task)) for task in questions[start : start + batch]
+        ]
         _play(games, seats, tape, concurrency)
         ended = [_end(game, told, tape, env if score else None) for game in games]
         if traces is not None:
@@ -124,10 +128,26 @@ def run_debates(
     return debates
 
 
+def refuse_failed(debates: Sequence[Debate], what: str) -> None:
+    """Refuse to measure what nobody could say anything to: a model that is away is not wrong.
+
+    Raises:
+        EngineError: Every debate failed.
+
+    """
+    if debates and all(debate.failed for debate in debates):
+        why = next((turn.error for debate in debates for turn in debate.turns if turn.error), "no reply")
+        raise EngineError(f"every debate of {what!r} failed ({why}); mend that, the same command goes on")
+
+
 def _open(rules: Rules, task: Task, kept: Kept) -> _Game:
     game = _Game(task=task, story=play(rules, clean(task.prompt)), kept=kept)
     game.go_on(None)
     return game
+
+
+def _blank(tape: Tape | None, task: Task) -> Kept:
+    return tape.blank(task) if tape is not None else Kept()
 
 
 def _play(games: Sequence[_Game], seats: Seats, tape: Tape | None, concurrency: int) -> None:

@@ -6,9 +6,11 @@ Multiagent Debate and Multiagent Finetuning give no system prompt; neither does 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cmat_graph.errors import ConfigurationError
+from cmat_graph.types import Env, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +40,7 @@ class PromptPack:
     )
     """Asks for the summary; the question is not in it. Fields: `{answers}`."""
     one_answer: str = "One agent's solution:\n```\n{answer}\n```"
-    """How one solution stands among others. Fields: `{answer}`."""
+    """How one solution stands among others; its fence is made longer than those in it. Fields: `{answer}`."""
     identity: str = "You are {role} agent {index} of {agents}.\n{prompt}"
     """Tells an agent which it is. Fields: `{role}`, `{index}`, `{agents}`, `{prompt}`."""
     version: int = 1
@@ -83,6 +85,7 @@ PACKS = {
             start="Solve this problem: {question}\n",
         ),
         _pack("choice", "letter", "Explain your answer, and end with the letter of one option in round brackets: (X)."),
+        _pack("open", "text", "Explain your reasoning in short, and end with `Answer:` and the answer."),
         _pack(
             "verdict",
             "verdict",
@@ -90,6 +93,37 @@ PACKS = {
         ),
     )
 }
+
+
+_NUMBERS = {"number", "integer", "boxed"}
+"""Kinds that are read out of each other's form: `\\boxed{42}` is a number, too."""
+
+
+def fitting_pack(env: Env, tasks: Sequence[Task], name: str = "") -> str:
+    """Return the name of the prompts for some questions: those that are named, or those of the questions' family.
+
+    Raises:
+        ConfigurationError: There are none, or the answers that they ask for are not of the questions' kind.
+
+    """
+    family = str(getattr(env, "family", ""))
+    if not name and family == "mixed":
+        raise ConfigurationError("these questions are of several kinds; ask each kind from a file of its own")
+    name = name or family
+    if name not in PACKS:
+        raise ConfigurationError(f"no prompts for questions of the kind {name or env.name!r}; choose some: --pack "
+                                 f"{'|'.join(PACKS)}")  # fmt: skip
+    kind_of = getattr(env, "kind_of", None)
+    if kind_of is None:
+        return name
+    mine = PACKS[name].kind
+    other = [task for task in tasks if kind_of(task) != mine and not {kind_of(task), mine} <= _NUMBERS]
+    if other:
+        raise ConfigurationError(
+            f"{len(other)} of {len(tasks)} questions, such as {other[0].id!r}, have answers of the kind "
+            f"{kind_of(other[0])!r}, and the prompts {name!r} ask for a {mine}; leave them out, or choose other prompts"
+        )
+    return name
 
 
 def prompt_pack(name: str) -> PromptPack:

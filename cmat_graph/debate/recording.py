@@ -108,6 +108,16 @@ class Tape:
             self._written[episode.id] = len(episode.steps)
         return found
 
+    def blank(self, task: Task) -> Kept:
+        """Return what is known of a task that was not recorded yet: nothing.
+
+        Under a label its episode has one name, whoever begins it: two processes at once record one debate, not two.
+        """
+        if not self._run:
+            return Kept()
+        name = "\n".join((self._run, self._env, task.id[:200]))
+        return Kept(episode=uuid.uuid5(uuid.NAMESPACE_OID, name.encode("utf-8", "replace").decode()).hex)
+
     def begin(self, episode: str, task: Task) -> None:
         """Write that a debate begins, unless that is written already."""
         if episode not in self._written:

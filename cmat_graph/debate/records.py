@@ -113,6 +113,11 @@ class Debate:
         return len(self.turns) + len(self.summaries)
 
     @property
+    def failures(self) -> int:
+        """Calls that failed."""
+        return sum(bool(said.error) for said in (*self.turns, *self.summaries))
+
+    @property
     def tokens(self) -> int:
         """Tokens read and written."""
         return sum(said.input_tokens + said.output_tokens for said in (*self.turns, *self.summaries))

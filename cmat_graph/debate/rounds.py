@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -166,7 +167,7 @@ class Rules:
         return drawn[: self.settings.most_solutions]
 
     def _listed(self, turns: Sequence[Turn]) -> str:
-        return "\n\n".join(self.pack.one_answer.format(answer=turn.reply) for turn in turns)
+        return "\n\n".join(_fenced(self.pack.one_answer, turn.reply) for turn in turns)
 
     # -- what came of it ----------------------------------------------------------------------------------------
 
@@ -198,6 +199,12 @@ def _label(pack: PromptPack) -> str:
     """Name prompts with their version; those of your own with a hash of their words, too."""
     own = "" if PACKS.get(pack.name) == pack else f"+{hashlib.sha256(repr(pack).encode()).hexdigest()[:8]}"
     return f"{pack.name}@{pack.version}{own}"
+
+
+def _fenced(template: str, reply: str) -> str:
+    """Write a solution as one of several; its fence is longer than any of its own, or it could pose as two."""
+    longest = max(map(len, re.findall("`+", reply)), default=0)
+    return template.replace("```", "`" * max(3, longest + 1)).format(answer=reply)
 
 
 def _others(last: Sequence[Turn], agent: int) -> list[Turn]:

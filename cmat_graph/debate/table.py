@@ -12,7 +12,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.config import get_stream_writer
 from langgraph.types import Send
 
-from cmat_graph.debate.asking import Asked, clean
+from cmat_graph.debate.asking import Asked, clean, refuse_unaskable
 from cmat_graph.debate.judging import ask_person, record_choice
 from cmat_graph.debate.playing import Played, criticising, openings, summarisings
 from cmat_graph.debate.recording import Kept, as_debate, ending
@@ -48,6 +48,7 @@ class Table:
         question, at = find_task(messages)
         if not question.strip():
             raise ConfigurationError('no question: invoke the graph with {"messages": [("user", "the question")]}')
+        refuse_unaskable(question)
         question = clean(question)
         recorder = recorder_of(config, "")
         if recorder is not None and not is_guest(config):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +10,10 @@ from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 
+from cmat_graph.adapters import AdapterCard
 from cmat_graph.answers import answer_kind, vote
-from cmat_graph.debate.many import run_debates
-from cmat_graph.debate.prompts import prompt_pack
+from cmat_graph.debate.many import refuse_failed, run_debates
+from cmat_graph.debate.prompts import fitting_pack, prompt_pack
 from cmat_graph.debate.records import Debate
 from cmat_graph.debate.rounds import DebateSettings
 from cmat_graph.errors import ConfigurationError, LeakError
@@ -36,6 +37,8 @@ class Measured:
     """1 or 0 of each question, by arm."""
     calls: dict[str, float]
     """Model calls for a question."""
+    failed: dict[str, int]
+    """Calls that failed, of all questions together; who failed has no answer."""
 
     @property
     def gain(self) -> Estimate:
@@ -49,7 +52,8 @@ class Measured:
             "iteration": self.society.iteration,
             "questions": len(self.arms["base"]),
             "arms": {
-                name: {**estimate([right]).to_json(), "calls": self.calls[name]} for name, right in self.arms.items()
+                name: {**estimate([right]).to_json(), "calls": self.calls[name], "failed": self.failed[name]}
+                for name, right in self.arms.items()
             },
             "gain_at_equal_calls": self.gain.to_json(),
         }
@@ -62,12 +66,13 @@ class Measured:
             "debate": "debate of the base",
             "society": f"society after iteration {self.society.iteration}",
         }
+        lost = "".join(f"; {count:,} calls failed: {titles[n]}" for n, count in self.failed.items() if count)
         rows = [[titles[n], estimate([right]).percent(), f"{self.calls[n]:.3g}"] for n, right in self.arms.items()]
         return Table(
             columns=["method", "accuracy", "calls"],
             rows=rows,
             title=f"{self.society.base}: {len(self.arms['base'])} questions",
-            note=f"the society against the vote at equal calls: {self.gain.points()} points",
+            note=f"the society against the vote at equal calls: {self.gain.points()} points{lost}",
         )
 
 
@@ -93,12 +98,14 @@ def evaluate_society(
     Raises:
         ConfigurationError: There is no such society, or no question.
         LeakError: The society has learned from some of them.
+        EngineError: No call succeeded.
 
     """
     society = open_society(folder, iteration=iteration, seed=seed)
     if not test:
         raise ConfigurationError("there are no questions to measure on; choose another split")
-    _refuse_learned(society, test)
+    refuse_learned(society.cards, test)
+    fitting_pack(env, test, society.pack)
     told, pack = society.society, prompt_pack(society.pack)
     show = stages or (lambda title: nullcontext(silent))
 
@@ -117,7 +124,7 @@ def evaluate_society(
             bar(done, len(test))
 
         with show(title) as bar:
-            return run_debates(
+            played = run_debates(
                 test,
                 generators=generators,
                 critics=critics,
@@ -128,6 +135,8 @@ def evaluate_society(
                 score=True,
                 report=count,
             )
+        refuse_failed(played, title)
+        return played
 
     def is_right(debate: Debate, number: int) -> float:
         """Grade what the first samples vote for."""
@@ -155,16 +164,27 @@ def evaluate_society(
             "debate": sum(debate.calls for debate in debates) / len(debates),
             "society": sum(debate.calls for debate in trained) / len(trained),
         },
+        failed={
+            "base": sum(bool(debate.turns[0].error) for debate in samples),
+            "vote": sum(debate.failures for debate in samples),
+            "debate": sum(debate.failures for debate in debates),
+            "society": sum(debate.failures for debate in trained),
+        },
     )
 
 
-def _refuse_learned(society: Trained, test: Sequence[Task]) -> None:
-    """Refuse questions that any adapter of the society has learned from; ids are those of one file, so texts count."""
-    learned = {name for card in society.cards for name in tasks_of(card)}
+def refuse_learned(cards: Iterable[AdapterCard], test: Sequence[Task]) -> None:
+    """Refuse questions that any of some adapters has learned from; ids are those of one file, so texts count.
+
+    Raises:
+        LeakError: There are such questions.
+
+    """
+    learned = {name for card in cards for name in tasks_of(card)}
     if shared := [task.id for task in test if hash_task(task.prompt) in learned]:
         raise LeakError(
-            f"the society has learned from {len(shared)} of these questions, such as {shared[0]!r}; measure it on "
-            "others: --test-split test"
+            f"the agents have learned from {len(shared)} of these questions, such as {shared[0]!r}; measure them on "
+            "others, such as those of the split 'test'"
         )
 
 

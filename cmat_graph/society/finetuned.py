@@ -106,8 +106,8 @@ def _check_whole(w: Workshop, team: Team, known: Score) -> None:
     keys = team.keys()
     if other := sorted(node for node, key in known.adapters.items() if keys.get(node) != key):
         raise AdapterNotFoundError(
-            f"{known.adapters[other[0]]} is no longer in {w.registry.root}; restore it, or delete "
-            f"{known.arm}.seed-{known.seed}.json and those after it in {w.scores.folder / 'arms'}: they are made anew"
+            f"{known.adapters[other[0]]} is no longer in {w.registry.root}; restore it, or begin in another folder: "
+            "what came after it was learned from it"
         )
 
 

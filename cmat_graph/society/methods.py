@@ -47,7 +47,12 @@ METHODS: dict[str, Method] = {
     "samples": Method(
         play=samples,
         group="baseline",
-        arms={"base": "Base", "majority": "Majority", "vote": "Vote at equal calls (ours)"},
+        arms={
+            "base": "Base",
+            "majority": "Majority",
+            "vote_plain": "Vote at equal calls, no summary (ours)",
+            "vote": "Vote at equal calls (ours)",
+        },
     ),
     "debate": Method(play=debate, group="baseline", arms={"debate": "Debate"}),
     "star": Method(play=star, group="baseline", arms={"star": "STaR"}),

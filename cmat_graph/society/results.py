@@ -30,6 +30,11 @@ PAIRS = (
     ("single_ft", "share"),
     ("maft", "no_critic"),
     ("maft", "no_summary"),
+    ("no_summary", "vote_plain"),
+    ("single_ft", "vote"),
+    ("union", "vote"),
+    ("dpo", "debate"),
+    ("cooperate_ft", "cooperate"),
     ("student", "base"),
     ("student", "debate"),
 )
@@ -76,9 +81,11 @@ class Row:
             "seeds": self.seeds,
             "calls": self.calls,
             "tokens": round(self.tokens, 1),
+            "failed": sum(score.failed for score in self.scores),
             "trained": _means(score.trained for score in self.scores),
             "labels": _means(score.labels for score in self.scores),
             "diversity": _means(flat(score.diversity) for score in self.scores),
+            "sets": {str(score.seed): score.sets for score in self.scores if score.sets},
             "kept": {str(score.seed): score.kept for score in self.scores if score.kept},
             "by_seed": [round(score.accuracy, 5) for score in self.scores],
         }
@@ -166,6 +173,10 @@ class Findings:
             lines = [[f"{row.title}, iteration {row.iteration}", str(s.seed), ", ".join(s.kept)] for row, s in kept]
             note = "Nothing of their own hit the consensus, so these agents stayed as they were."
             tables.append(Table(title="nothing to learn", columns=["", "seed", "agents"], rows=lines, note=note))
+        if broken := [row for row in self.rows if any(score.failed for score in row.scores)]:
+            lines = [[_place(row), f"{sum(score.failed for score in row.scores):,}"] for row in broken]
+            note = "Of all test questions and seeds. Who failed has no answer: these figures are too low."
+            tables.append(Table(title="calls that failed", columns=["", "calls"], rows=lines, note=note))
         if measured := [row for row in self.rows if any(score.diversity for score in row.scores)]:
             tables.append(_diversity(measured))
         return tables
@@ -217,12 +228,13 @@ def _curves(rows: Sequence[Row]) -> Table:
 def _diversity(rows: Sequence[Row]) -> Table:
     means = [_means(flat(score.diversity) for score in row.scores) for row in rows]
     names = [name for name in MEASURES if any(name in found for found in means)]
-    lines = [
-        [row.title + (f", iteration {row.iteration}" if row.iteration else ""), *(_told(f.get(n)) for n in names)]
-        for row, f in zip(rows, means, strict=True)
-    ]
+    lines = [[_place(row), *(_told(f.get(n)) for n in names)] for row, f in zip(rows, means, strict=True)]
     note = "; ".join(f"{_SHORT[name]}: {MEASURES[name]}" for name in names)
     return Table(title="diversity", columns=["", *(_SHORT[name] for name in names)], rows=lines, note=note)
+
+
+def _place(row: Row) -> str:
+    return row.title + (f", iteration {row.iteration}" if row.iteration else "")
 
 
 def _trained(row: Row) -> list[str]:

@@ -24,6 +24,8 @@ class Score:
     """Tokens read and written for a question."""
     seconds: float = 0.0
     """What the test took."""
+    failed: int = 0
+    """Calls of the test that failed; who failed has no answer."""
     trained: dict[str, Any] = field(default_factory=dict)
     """What training it took, with all that came before: `models`, `tokens`, `seconds`, `calls` for its data."""
     labels: dict[str, float] = field(default_factory=dict)
@@ -45,7 +47,7 @@ class Score:
         told = (self.correct, self.trained, self.labels, self.sets, self.diversity, self.adapters)
         if not all(isinstance(each, dict) for each in told) or not all(map(_is_number, self.correct.values())):
             raise ValueError("holds no scores")
-        if not self.correct or not all(map(_is_number, (self.calls, self.tokens, self.seconds))):
+        if not self.correct or not all(map(_is_number, (self.calls, self.tokens, self.seconds, self.failed))):
             raise ValueError("holds no scores, or no costs")
 
     @property

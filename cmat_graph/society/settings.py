@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from cmat_graph.debate.prompts import prompt_pack
+from cmat_graph.debate.prompts import fitting_pack, prompt_pack
 from cmat_graph.debate.rounds import DebateSettings
 from cmat_graph.errors import ConfigurationError, LeakError
 from cmat_graph.splits import TRAINED_ON
@@ -99,6 +99,7 @@ class Setup:
 
     def __post_init__(self) -> None:
         prompt_pack(self.pack)
+        fitting_pack(self.env, [*self.train, *self.test], self.pack)
         if not self.train or not self.test:
             raise ConfigurationError("a society needs questions to train on and others to test on")
         for tasks in (self.train, self.test):

@@ -13,12 +13,13 @@ from cmat_graph.society.workshop import Workshop, seed_of
 
 
 def samples(w: Workshop, seed: int, iterations: int = 1) -> Iterator[Score]:
-    """Play `base`, `majority` and `vote`: one sample, N samples voted, and as many as a debate makes calls.
+    """Play `base`, `majority`, `vote_plain` and `vote`: one sample, N voted, as many as a debate makes calls.
 
+    `vote_plain` has as many as a debate without summaries.
     All are counted from the same samples; the first N are those that the debates of this seed begin with.
     """
     agents, many = w.settings.agents, max(w.settings.equal_calls, w.settings.agents)
-    arms = {"base": 1, "majority": agents, "vote": many}
+    arms = {"base": 1, "majority": agents, "vote_plain": min(agents * w.settings.rounds, many), "vote": many}
     known = {arm: w.scores.read(arm, seed) for arm in arms}
     if None in known.values():
         debates = w.test(f"seed-{seed}/vote", Team.of_one(None, many), seed=seed_of(seed, "test"), rounds=1)
@@ -32,6 +33,7 @@ def keep_samples(w: Workshop, arm: str, seed: int, debates: list[Debate], number
     spoken = [debate.round(1)[:number] for debate in debates]
     tokens = sum(turn.input_tokens + turn.output_tokens for turns in spoken for turn in turns)
     seconds = sum(turn.seconds for turns in spoken for turn in turns)
+    failed = sum(bool(turn.error) for turns in spoken for turn in turns)
 
     def counts(debate: Debate) -> str:
         return w.voted(debate, debate.round(1)[:number])
@@ -44,6 +46,7 @@ def keep_samples(w: Workshop, arm: str, seed: int, debates: list[Debate], number
         calls=float(number),
         tokens=tokens / max(1, len(debates)),
         seconds=seconds,
+        failed=failed,
         **told,
     )
 

@@ -24,10 +24,10 @@ from langchain_core.language_models import BaseChatModel
 from cmat_graph.adapters import AdapterCard, AdapterRegistry
 from cmat_graph.answers import answer_kind, vote
 from cmat_graph.bases import resolve_base
-from cmat_graph.debate.many import run_debates
+from cmat_graph.debate.many import refuse_failed, run_debates
 from cmat_graph.debate.prompts import PromptPack, prompt_pack
 from cmat_graph.debate.records import Debate, Turn
-from cmat_graph.errors import AdapterNotFoundError, ConfigurationError, EngineError, UnsupportedAdapterError
+from cmat_graph.errors import AdapterNotFoundError, ConfigurationError, UnsupportedAdapterError
 from cmat_graph.models import load_model
 from cmat_graph.progress import Stages, silent
 from cmat_graph.records import Records
@@ -120,7 +120,7 @@ class Workshop:
             done += 1
             show(done, len(tasks))
 
-        with self.stages(f"Debate: {run}") as show:
+        with self.stages(f"{'Test' if score else 'Label'}: {run}") as show:
             debates = run_debates(
                 tasks,
                 generators=[self.model(card, temperature) for card in team.generators],
@@ -134,9 +134,7 @@ class Workshop:
                 score=score,
                 report=count,
             )
-        if debates and all(debate.failed for debate in debates):
-            why = next((turn.error for debate in debates for turn in debate.turns if turn.error), "no reply")
-            raise EngineError(f"every debate of {run!r} failed ({why}); mend that, the same command goes on")
+        refuse_failed(debates, run)
         return debates
 
     def model(self, card: Seat, temperature: float | None = None) -> BaseChatModel:
@@ -260,6 +258,7 @@ class Workshop:
         calls: float | None = None,
         tokens: float | None = None,
         seconds: float | None = None,
+        failed: int | None = None,
         **told: Any,
     ) -> Score:
         """Grade debates on the test questions and record what they came to.
@@ -273,6 +272,7 @@ class Workshop:
             tokens: Likewise.
             seconds: Likewise, of all questions. They are those that the calls took when they were made: debates that
                 another arm or an earlier run played took as long.
+            failed: Calls that failed, likewise.
             **told: What else to keep.
 
         """
@@ -284,6 +284,7 @@ class Workshop:
             calls=sum(debate.calls for debate in debates) / count if calls is None else calls,
             tokens=round(sum(debate.tokens for debate in debates) / count if tokens is None else tokens, 1),
             seconds=round(sum(debate.seconds for debate in debates) if seconds is None else seconds, 1),
+            failed=sum(debate.failures for debate in debates) if failed is None else failed,
             **told,
         )
         return self.scores.write(score)

@@ -87,7 +87,10 @@ class SQLTraceStore:
         self._clean: Callable[[dict[str, Any]], dict[str, Any]] = lambda row: _storable(redactor.value(row))
         self._writer = Writer(self._engine, guard=self._turn, clean=self._clean)
         with self._guard("open"):
-            tables.metadata.create_all(self._engine)
+            try:
+                tables.metadata.create_all(self._engine)
+            except (sa.exc.OperationalError, sa.exc.ProgrammingError, sa.exc.IntegrityError):
+                tables.metadata.create_all(self._engine)  # another process made them between the look and the making
             self._check_version()
         atexit.register(_flush_last, weakref.ref(self))
 

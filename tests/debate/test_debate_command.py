@@ -10,10 +10,11 @@ import pytest
 from debaters import Agent
 
 from cmat_graph.cli import main
+from cmat_graph.cli.debate import _print_arms
 from cmat_graph.debate import DebateSettings, Seats
 from cmat_graph.debate.comparing import compare_debate
 from cmat_graph.envs import load_env
-from cmat_graph.errors import ConfigurationError
+from cmat_graph.errors import ConfigurationError, EngineError
 from cmat_graph.traces import SQLTraceStore
 
 SMALL = ["--base", "nano", "--max-tokens", 6, "--agents", 2]
@@ -89,6 +90,9 @@ def test_a_set_is_measured_beside_the_vote_and_goes_on(call, tmp_path):
         (["Why?", "--base", "nano", "--generator", "generator-0/none"], "generator-0/none"),
         (["--tasks", "missing.jsonl"], "missing.jsonl"),
         (["--tasks", "builtin", "--env", "database", "--base", "nano"], "choose some: --pack"),
+        ([""], "is empty"),
+        (["1+" * 30_000 + "1?"], "at most 50,000 can be asked"),
+        (["--tasks", "builtin", "--pack", "choice"], "have answers of the kind 'number'"),
     ],
 )
 def test_mistakes_end_in_one_line_that_names_the_fix(call, words, fix):
@@ -120,6 +124,31 @@ def test_accuracies_and_their_errors_are_those_of_the_hand_count():
     assert (debate.accuracy, debate.calls, debate.scores) == (0.75, 6.0, (1.0, 1.0, 1.0, 0.0))
     assert vote.stderr == pytest.approx((0.5 * 0.5 / 4) ** 0.5)
     assert debate.stderr == pytest.approx((0.75 * 0.25 / 4) ** 0.5)
+
+
+def test_open_questions_have_prompts_and_a_mixed_file_has_none(call, tmp_path):
+    rows = [{"question": f"Where is house {n}?", "answer": "Oslo", "split": "test"} for n in range(2)]
+    (tmp_path / "open.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    code, out, _ = call("--tasks", "open.jsonl", *SMALL, "--no-equal-calls", "--json")
+    assert (code, json.loads(out)["pack"]) == (0, "open")
+    rows.append({"question": "How many?", "answer": "7", "split": "test"})
+    (tmp_path / "mixed.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    code, _, err = call("--tasks", "mixed.jsonl", *SMALL)
+    assert (code, "several kinds" in err) == (1, True)
+
+
+def test_calls_that_fail_are_counted_and_a_model_that_is_away_is_not_measured(capsys):
+    env = load_env("questions", size=8)
+    tasks = env.tasks("test")[:2]
+    away = Agent(script=[RuntimeError("401 wrong API key")])
+    with pytest.raises(EngineError, match="401 wrong API key"):
+        compare_debate(tasks, Seats.of(away), env=env)
+    sure = Agent(script=["Answer: 1"])
+    seats = Seats.of([sure, sure, away], [sure] * 3, summarise=False)
+    arms = compare_debate(tasks, seats, env=env, settings=DebateSettings(summarise=False))
+    assert [arm.to_json()["failed"] for arm in arms] == [0, 0, 2]
+    _print_arms(arms, "two questions")
+    assert "debate: 2 calls failed" in capsys.readouterr().out
 
 
 def test_the_vote_gets_as_many_calls_as_the_debate_really_took():

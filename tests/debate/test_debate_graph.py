@@ -258,6 +258,22 @@ def test_a_person_gives_an_answer_that_nobody_had(traces):
     assert {step.after["hint"] for step in episode.steps if step.after} == {"42"}
 
 
+def test_a_choice_that_cannot_be_is_asked_for_again(traces):
+    silent = [agent("Answer: 2"), agent("Answer: 2"), agent("I would say eleventy.")]
+    graph = create_debate_graph(silent, summarise=False, human=True).compile(checkpointer=InMemorySaver())
+    config = thread(callbacks=[TraceHandler(traces, run="a")])
+    graph.invoke(ASK, config)
+    for wrong, problem in (({"agent": 7}, "no agent 7; give one of 0 to 2"), ({"agent": 2}, "give the answer itself")):
+        [asked] = graph.invoke(Command(resume=wrong), config)["__interrupt__"]
+        assert problem in asked.value["problem"]
+        assert len(asked.value["solutions"]) == 3
+    result = graph.invoke(Command(resume={"agent": 1}), config)
+    assert (result["debate"]["answer"], result["messages"][-1].text) == ("2", "Answer: 2")
+    [episode] = traces.episodes()
+    said = {step.node: step.after["decision"] for step in episode.steps if step.after}
+    assert [said[f"critic-{n}"] for n in range(3)] == ["approve", "approve", "revise"]
+
+
 def test_a_person_cannot_be_waited_for_without_a_checkpointer():
     with pytest.raises(ConfigurationError, match="checkpointer"):
         society(human=True).compile().invoke(ASK)

@@ -6,6 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 
 import mortal_debate
@@ -17,6 +20,7 @@ from cmat_graph.errors import AdapterNotFoundError, ConfigurationError, TraceSto
 from cmat_graph.models.chat_model import TinyAgent
 from cmat_graph.models.scripted import ScriptedEngine
 from cmat_graph.traces import SQLTraceStore
+from cmat_graph.tuning.debates import debate_sets
 from cmat_graph.types import Observation, Task
 
 TASKS = [Task(id=str(i), prompt=f"What is {i}+1?", split="test") for i in range(6)]
@@ -253,6 +257,26 @@ def test_a_run_goes_on_only_as_it_began(traces, changed, words):
     other = [replace(TASKS[0], prompt="What is love?")]
     with pytest.raises(ConfigurationError, match="another task '0'"):
         run_debates(other, generators=agent("Answer: 1"), traces=traces, run="a")
+
+
+def test_two_processes_of_one_label_record_one_debate(tmp_path):
+    learned = [replace(task, split="train") for task in TASKS[:2]]
+
+    def slow(prompt):
+        time.sleep(0.05)
+        return "Answer: 2"
+
+    def play(_):
+        with closing(SQLTraceStore(f"sqlite:///{tmp_path / 'traces.db'}")) as traces:
+            return run_debates(learned, generators=Agent(script=slow), traces=traces, run="a")
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(play, range(2))
+    assert [debate.answer for debate in first + second] == ["2"] * 4
+    with closing(SQLTraceStore(f"sqlite:///{tmp_path / 'traces.db'}")) as traces:
+        assert [(e.task.id, e.stopped) for e in traces.episodes()] == [("0", "ended"), ("1", "ended")]
+        sets = debate_sets(traces, tmp_path / "sets", run="a", validation_share=0)
+    assert {node: len(list(dataset.examples())) for node, dataset in sets.items()}["generator-0"] == 2
 
 
 def test_runs_without_a_label_stand_alone(traces):

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from contextlib import closing
 from dataclasses import replace
 
@@ -56,12 +55,18 @@ def test_no_test_question_is_in_any_training_set(whole):
     assert not [row for row in rows if any(question in str(row["messages"]) for question in tested)]
 
 
+def everything(folder):
+    for name in ("traces", "heldout"):
+        with closing(SQLTraceStore(f"sqlite:///{folder / name}.db")) as traces:
+            yield from traces.episodes()
+
+
 def test_what_is_recorded_is_not_done_again(whole):
     folder, found = whole
     before = {file: file.stat().st_mtime_ns for file in folder.glob("adapters/**/*.safetensors")}
-    start = time.monotonic()
+    said = sum(len(episode.steps) for episode in everything(folder))
     again = settler.settle(folder)
-    assert time.monotonic() - start < 10
+    assert sum(len(episode.steps) for episode in everything(folder)) == said
     assert again.to_json() == found.to_json()
     assert {file: file.stat().st_mtime_ns for file in folder.glob("adapters/**/*.safetensors")} == before
 
@@ -69,10 +74,11 @@ def test_what_is_recorded_is_not_done_again(whole):
 @pytest.mark.parametrize(
     ("stage", "number"),
     [
-        ("Debate: seed-0/untuned", 12),
+        ("Label: seed-0/untuned", 12),
         ("Train: critic-0/maft-1", 2),
         ("Train: generator-1/maft-2", 4),
-        ("Debate: seed-0/maft-2", 12),
+        ("Label: seed-0/maft-2", 12),
+        ("Test: seed-0/maft-2", 4),
     ],
 )
 def test_killed_anywhere_the_same_call_goes_on(whole, tmp_path, stage, number):
@@ -112,6 +118,20 @@ def test_a_society_is_not_measured_on_what_it_learned(whole):
     told = ["society", "evaluate", str(whole[0]), "--size", str(settler.TRAIN + settler.TEST), "--seed", "3"]
     result = CliRunner().invoke(cli, [*told, "--test-split", "train"])
     assert isinstance(result.exception, LeakError)
+    tasks = ["--tasks", "builtin", "--size", str(settler.TRAIN + settler.TEST), "--task-seed", "3", "--split", "train"]
+    asked = CliRunner().invoke(cli, ["debate", *tasks, "--society", str(whole[0])])
+    assert isinstance(asked.exception, LeakError)
+    made = next((whole[0] / "adapters").glob("generator-*/maft-1-seed-0"))
+    named = ["--adapters", str(whole[0] / "adapters"), "--generator", f"{made.parent.name}/{made.name}"]
+    asked = CliRunner().invoke(cli, ["debate", *tasks, *named])
+    assert isinstance(asked.exception, LeakError)
+
+
+@pytest.mark.parametrize("word", [("--base", "nano"), ("--agents", "7"), ("--generator", "generator-0/x")])
+def test_a_society_is_asked_as_a_whole_or_not_at_all(whole, word):
+    result = CliRunner().invoke(cli, ["debate", "What is 1+1?", "--society", str(whole[0]), *word])
+    assert isinstance(result.exception, ConfigurationError)
+    assert "leave out --base" in str(result.exception)
 
 
 def test_a_society_is_asked_as_it_was_trained(whole, tmp_path):
@@ -157,7 +177,7 @@ def test_every_method_plays_once(tmp_path):
     arms = {row.arm for row in found.rows}
     assert {"base", "majority", "vote", "debate", "star", "majority_ft", "maft-1", "single_ft-1"} <= arms
     assert {"no_summary-1", "no_critic-1", "cooperate", "cooperate_ft-1", "unique_id", "hot-1"} <= arms
-    assert {"union-1", "student", "single_ft_alone-1", "share-1"} <= arms
+    assert {"union-1", "student", "single_ft_alone-1", "share-1", "dpo-1", "vote_plain"} <= arms
     rows = {
         score.arm: score.sets["generator"]["sft.train"]
         for score in found.scores
@@ -166,7 +186,7 @@ def test_every_method_plays_once(tmp_path):
     assert rows["share-1"] < rows["single_ft-1"]
     calls = {row.arm: row.calls for row in found.rows}
     assert (calls["base"], calls["majority"], calls["debate"], calls["student"]) == (1, 2, 6, 1)
-    assert calls["no_summary-1"] == 4
+    assert calls["no_summary-1"] == calls["vote_plain"] == 4
 
 
 def test_a_society_is_measured_on_other_questions(whole):

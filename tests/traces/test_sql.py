@@ -6,8 +6,10 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
@@ -185,6 +187,18 @@ def test_traces_of_the_first_schema_are_read_and_written_on(tmp_path):
     assert second.steps[0].observation == "OK"
     traces.close()
     assert len(list(SQLTraceStore(traces.url).episodes())) == 2
+
+
+def test_many_may_open_a_fresh_file_at_once(tmp_path):
+    for n in range(5):
+        gate = threading.Barrier(4)
+
+        def begin(_, n=n, gate=gate):
+            gate.wait()
+            SQLTraceStore(f"sqlite:///{tmp_path / f'{n}.db'}").close()
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(begin, range(4)))
 
 
 def test_secrets_are_not_stored(traces):
