@@ -13,9 +13,10 @@ from peft import PeftModel
 
 from cmat_graph.adapters import WEIGHTS, AdapterCard
 from cmat_graph.errors import AdapterMismatchError, AdapterNotFoundError, UnsupportedAdapterError
-from cmat_graph.models.decoding.loading import load_base, quiet_peft
+from cmat_graph.models.decoding.loading import load_base
 from cmat_graph.tuning.encoding import encode_turn, to_ids
 from cmat_graph.tuning.train.loss import base_of, only
+from cmat_graph.tuning.train.methods import quiet_peft
 from cmat_graph.types import Message
 
 BARE = ""

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,21 +37,14 @@ class Base(NamedTuple):
     ends: frozenset[int]
 
 
-@contextmanager
-def quiet_peft() -> Iterator[None]:
-    """Keep what only PEFT's authors can mend from users: 0.21 calls a property of transformers by its old name."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")
-        yield
-
-
 def load_base(base: str, *, dtype: str | None, device: str | None, quantize: str | None) -> Base:
     """Load a base.
 
     Args:
         base: `nano`, a model folder, or a hub id.
         dtype: A torch dtype name; None takes the model's own on a GPU, on a CPU bfloat16 where it has instructions
-            for it and else float32, which is faster there.
+            for it and else float32, which is faster there. A small model is float32 on every CPU: bfloat16 saves it
+            nothing, and with it what a seeded agent says depends on what stands beside it in the batch.
         device: A torch device; None takes the GPU if there is one.
         quantize: `int8` or `4bit`, on a GPU with bitsandbytes.
 
@@ -74,6 +64,8 @@ def load_base(base: str, *, dtype: str | None, device: str | None, quantize: str
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(location)
         model: Any = AutoModelForCausalLM.from_pretrained(location, **settings)
+        if on_cpu and dtype is None and model.num_parameters() < SMALL:
+            model = AutoModelForCausalLM.from_pretrained(location, **settings | {"dtype": torch.float32})
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as exc:
         raise ModelNotFoundError(f"cannot load base {base!r}: {_reason(exc, location)}") from exc
     if quantize is None:

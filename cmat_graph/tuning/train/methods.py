@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,6 @@ from safetensors import SafetensorError
 from transformers import set_seed
 
 from cmat_graph.errors import ConfigurationError, ModelNotFoundError
-from cmat_graph.models.decoding.loading import quiet_peft
 from cmat_graph.tuning.settings import Method, TrainSettings
 
 LORA: tuple[Method, ...] = ("lora", "rslora", "dora", "qlora")
@@ -64,6 +65,14 @@ def adapter_config(settings: TrainSettings, model: Any) -> PeftConfig | None:
             task_type="CAUSAL_LM",
         )
     return PrefixTuningConfig(num_virtual_tokens=settings.virtual_tokens, task_type="CAUSAL_LM")
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Keep what only PEFT's authors can mend from users: 0.21 calls a property of transformers by its old name."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")
+        yield
 
 
 def wrap(model: Any, settings: TrainSettings, init: Path | None = None) -> Any:

@@ -11,7 +11,6 @@ from pathlib import Path
 from datasets import disable_progress_bars
 from transformers import PrinterCallback, ProgressCallback
 
-from cmat_graph.models.decoding.loading import quiet_peft
 from cmat_graph.rendering.template import render_sample
 from cmat_graph.tuning.dataset import Dataset, Example, Judged, Pair, Row
 from cmat_graph.tuning.encoding import to_ids
@@ -21,7 +20,7 @@ from cmat_graph.tuning.train.arguments import to_arguments
 from cmat_graph.tuning.train.checkpoints import Checkpoints, Epochs, fingerprint, last_checkpoint, step_of
 from cmat_graph.tuning.train.guards import Curves, Guard, Progress, disk_errors
 from cmat_graph.tuning.train.loading import load_model, load_tokenizer
-from cmat_graph.tuning.train.methods import begin_with_words, wrap
+from cmat_graph.tuning.train.methods import begin_with_words, quiet_peft, wrap
 from cmat_graph.tuning.train.preference import preference_trainer
 from cmat_graph.tuning.train.processes import first, join, wait, world_size
 from cmat_graph.tuning.train.saving import LOGS, save

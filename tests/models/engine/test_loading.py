@@ -32,6 +32,14 @@ def test_a_cpu_without_instructions_for_bfloat16_computes_in_float32(monkeypatch
     assert loading._dtype(None, on_cpu=False) == "auto"
 
 
+def test_a_small_model_is_float32_on_every_cpu(small, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert loading.load_base(str(small), dtype=None, device="cpu", quantize=None).model.dtype == torch.float32
+    assert loading.load_base(str(small), dtype="bfloat16", device="cpu", quantize=None).model.dtype == torch.bfloat16
+    monkeypatch.setattr(loading, "SMALL", 10)
+    assert loading.load_base(str(small), dtype=None, device="cpu", quantize=None).model.dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize("name", ["float3", "int8", "nn", ""])
 def test_what_is_no_dtype_is_refused(small, name):
     with pytest.raises(ConfigurationError, match="take float32, bfloat16 or float16"):
