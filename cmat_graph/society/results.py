@@ -221,8 +221,8 @@ def _curves(rows: Sequence[Row]) -> Table:
     for row in rows:
         labels = _means(score.labels for score in row.scores)
         right = f"{100 * labels['right']:.1f} %" if "right" in labels else "-"
-        lines.append([f"{row.title}, iteration {row.iteration}", row.accuracy.percent(), right])
-    return Table(title="iterations", columns=["", "accuracy", "labels that are right"], rows=lines)
+        lines.append([_place(row), row.accuracy.percent(), right, str(row.seeds)])
+    return Table(title="iterations", columns=["", "accuracy", "labels that are right", "seeds"], rows=lines)
 
 
 def _diversity(rows: Sequence[Row]) -> Table:
