@@ -87,12 +87,20 @@ class SQLTraceStore:
         self._clean: Callable[[dict[str, Any]], dict[str, Any]] = lambda row: _storable(redactor.value(row))
         self._writer = Writer(self._engine, guard=self._turn, clean=self._clean)
         with self._guard("open"):
-            try:
-                tables.metadata.create_all(self._engine)
-            except (sa.exc.OperationalError, sa.exc.ProgrammingError, sa.exc.IntegrityError):
-                tables.metadata.create_all(self._engine)  # another process made them between the look and the making
+            self._create_tables()
             self._check_version()
         atexit.register(_flush_last, weakref.ref(self))
+
+    def _create_tables(self) -> None:
+        """Make the tables that are missing, though others may be at it, too."""
+        for _ in tables.metadata.tables:
+            try:
+                tables.metadata.create_all(self._engine)
+                return
+            except (sa.exc.OperationalError, sa.exc.ProgrammingError) as exc:
+                if "already exists" not in str(exc):
+                    raise  # else another process made one between the look and the making, which costs one try
+        tables.metadata.create_all(self._engine)
 
     @property
     def dropped(self) -> int:
