@@ -54,7 +54,7 @@ def test_only_the_first_iteration_stands_in_the_table_and_all_in_the_curve(setup
     found = Findings(setup=setup, scores=scores)
     methods, curve = found.tables()
     assert [row[0] for row in methods.rows] == ["Multiagent FT"]
-    assert [row[1:] for row in curve.rows] == [["50.0 ± 28.9 %", "50.0 %"], ["75.0 ± 25.0 %", "75.0 %"]]
+    assert [row[1:] for row in curve.rows] == [["50.0 ± 28.9 %", "50.0 %", "1"], ["75.0 ± 25.0 %", "75.0 %", "1"]]
     assert [row.iteration for row in found.curve("maft")] == [1, 2]
 
 
