@@ -14,7 +14,7 @@ from langchain_core.runnables import Runnable
 from cmat_graph.debate.records import Said, Turn
 from cmat_graph.debate.rounds import Rules
 from cmat_graph.debate.seats import Seats, is_local
-from cmat_graph.errors import CmatError, ConfigurationError, EpisodeFailure
+from cmat_graph.errors import CmatError, ConfigurationError, EpisodeFailure, PromptTooLongError
 from cmat_graph.traces.recorder import told_of
 from cmat_graph.types import Message
 
@@ -168,14 +168,15 @@ def refuse_unaskable(question: str, name: str = "") -> None:
     """Refuse a question that nobody could be asked whole.
 
     Raises:
-        ConfigurationError: It is empty, or longer than what is kept of a text.
+        ConfigurationError: It is empty.
+        PromptTooLongError: It is longer than what is kept of a text; where a society checks, that is one episode's end.
 
     """
     which = f"question {name!r}" if name else "the question"
     if not question.strip():
         raise ConfigurationError(f"{which} is empty; give some text")
     if len(question) > REPLY_CHARS:
-        raise ConfigurationError(f"{which} has {len(question):,} characters; at most {REPLY_CHARS:,} can be asked")
+        raise PromptTooLongError(f"{which} has {len(question):,} characters; at most {REPLY_CHARS:,} can be asked")
 
 
 def clean(text: str) -> str:
