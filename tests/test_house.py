@@ -13,7 +13,7 @@ import cmat_graph
 
 ROOT = Path(cmat_graph.__file__).parent
 FLOORS = {
-    "types": 0, "errors": 0, "__init__": 0,
+    "types": 0, "errors": 0, "sqlite": 0, "__init__": 0,
     "traces": 1, "memory": 1, "adapters": 1, "bases": 1, "rendering": 1, "splits": 1, "probes": 1, "diagnosis": 1,
     "report": 1, "records": 1, "progress": 1, "paired": 1, "answers": 1,
     "flaws": 1, "scoring": 1,

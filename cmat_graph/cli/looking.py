@@ -51,7 +51,7 @@ def print_tokens(example: Example, paint: Painter) -> None:
         for piece, weight in pieces:
             text.append(visible(piece), style=LOSS if weight else CONTEXT)
             text.append("·", style="blue")
-        console.print(text)
+        console.print(text, soft_wrap=True)  # rich's own wrapping takes the spaces where a line ends
     console.print()
 
 

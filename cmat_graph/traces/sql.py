@@ -16,6 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cmat_graph.errors import TraceStoreError
+from cmat_graph.sqlite import use_wal
 from cmat_graph.traces import tables
 from cmat_graph.traces.redact import Redactor
 from cmat_graph.traces.writer import Writer
@@ -80,8 +81,7 @@ class SQLTraceStore:
             raise TraceStoreError(f"not a usable trace URL: {_first_line(exc)}; try sqlite:///traces.db") from exc
         self.url = Redactor(names=("password",)).text(target.render_as_string())
         """The URL without its password."""
-        if target.get_backend_name() == "sqlite":
-            sa.event.listen(self._engine, "connect", _set_pragmas)
+        use_wal(self._engine, synchronous="NORMAL", wait_s=10)
         self._turn: Any = threading.RLock() if alone else nullcontext()  # in memory there is one connection for all
         redactor = redact or Redactor()
         self._clean: Callable[[dict[str, Any]], dict[str, Any]] = lambda row: _storable(redactor.value(row))
@@ -413,12 +413,6 @@ def _flush_last(store: weakref.ref[SQLTraceStore]) -> None:
     """Write what still waits when the process ends."""
     if (alive := store()) is not None:
         alive.flush()
-
-
-def _set_pragmas(connection: Any, _: Any) -> None:
-    # Without WAL each commit waits for the disk twice: 59 rows a second where WAL gives thousands.
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}")
 
 
 def _first_line(exc: BaseException) -> str:

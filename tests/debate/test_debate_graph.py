@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 
 import pytest
@@ -58,11 +59,14 @@ def test_without_summaries_or_critics_there_are_no_such_nodes():
 
 
 def test_agents_of_a_round_speak_at_the_same_time():
-    slow = [StreamingChatModel(replies=["Answer: 1"], seconds=0.3) for _ in range(3)]
-    graph = create_debate_graph(slow, rounds=1).compile()
-    begin = time.perf_counter()
-    graph.invoke(ASK)
-    assert time.perf_counter() - begin < 0.85
+    together = threading.Barrier(3, timeout=20)
+
+    def waits_for_the_others(prompt):
+        together.wait()
+        return "Answer: 1"
+
+    graph = create_debate_graph([Agent(script=waits_for_the_others) for _ in range(3)], rounds=1).compile()
+    assert graph.invoke(ASK)["messages"][-1].text.endswith("1")
 
 
 # -- messages in, messages out ----------------------------------------------------------------------------------

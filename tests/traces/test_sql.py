@@ -190,7 +190,7 @@ def test_traces_of_the_first_schema_are_read_and_written_on(tmp_path):
 
 
 def test_many_may_open_a_fresh_file_at_once(tmp_path):
-    for n in range(5):
+    for n in range(30):  # of ten files, four threads locked each other out of one
         gate = threading.Barrier(4)
 
         def begin(_, n=n, gate=gate):

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from cmat_graph.errors import EmbeddingMismatchError, MemoryStoreError
 from cmat_graph.memory.chroma import tables
+from cmat_graph.sqlite import use_wal
 
 Matrix = npt.NDArray[np.float32]
 Namespace = tuple[str, ...]
@@ -129,8 +130,8 @@ class Records:
         except (sa.exc.SQLAlchemyError, ImportError) as exc:
             raise MemoryStoreError(f"not a usable URL for records: {_first_line(exc)}; try sqlite:///items.db") from exc
         self.url = target.render_as_string(hide_password=True)
-        if target.get_backend_name() == "sqlite":
-            sa.event.listen(self._engine, "connect", _set_pragmas)
+        # FULL: not even a power cut takes a lesson that was said to be kept.
+        use_wal(self._engine, synchronous="FULL", wait_s=30)
         self._turn: Any = threading.RLock() if alone else nullcontext()  # in memory there is one connection for all
         self._writing = threading.RLock()  # writers of one process queue here rather than at the database
         self._known_spaces: set[str] = set()
@@ -534,12 +535,6 @@ def _now() -> int:
 
 def _micros(minutes: float) -> int:
     return int(minutes * 60_000_000)
-
-
-def _set_pragmas(connection: Any, _: Any) -> None:
-    # FULL: each commit reaches the disk, so that not even a power cut takes a lesson that was said to be kept.
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):
-        connection.execute(f"PRAGMA {pragma}")
 
 
 def _first_line(exc: BaseException) -> str:
