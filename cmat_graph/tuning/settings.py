@@ -51,7 +51,7 @@ class TrainSettings:
     """Keep a checkpoint every so many steps; a run that was killed goes on from the last."""
     seed: int = 0
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """`auto` is bfloat16 where the device computes in it faster, else float32."""
+    """`auto` is bfloat16 where the device computes this base in it faster, else float32."""
     sharding: Literal["", "fsdp", "zero2", "zero3"] = ""
     """Divide the weights among torchrun's processes: FSDP, or DeepSpeed's ZeRO 2 or 3. Empty: each has them all."""
     report_to: tuple[str, ...] = ()

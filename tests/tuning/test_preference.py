@@ -28,7 +28,7 @@ def dataset(tmp_path):
 def _build(dataset, tmp_path, **changed):
     settings = TrainSettings(**{"batch_size": 4, "rank": 4, "save_steps": 0} | changed)
     tokenizer = load_tokenizer(NANO)
-    arguments = to_arguments(settings, tmp_path / "work", validates=True)
+    arguments = to_arguments(settings, NANO, tmp_path / "work", validates=True)
     return preference_trainer(load_model(NANO, settings), tokenizer, dataset, settings, arguments, [])
 
 

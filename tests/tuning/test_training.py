@@ -13,8 +13,9 @@ from small_rows import make_dataset
 from cmat_graph.bases import NANO_FOLDER
 from cmat_graph.errors import ConfigurationError, EmptyHarvestError, ModelNotFoundError, TrainingError
 from cmat_graph.tuning.settings import TrainSettings
-from cmat_graph.tuning.train import train
+from cmat_graph.tuning.train import loading, train
 from cmat_graph.tuning.train.checkpoints import fingerprint, last_checkpoint
+from cmat_graph.tuning.train.loading import load_model
 from cmat_graph.tuning.train.processes import share
 
 NANO = str(NANO_FOLDER)
@@ -120,6 +121,16 @@ def test_a_loss_that_is_no_number_stops_and_the_last_good_checkpoint_stays(datas
 def test_rows_past_the_limit_are_left_out_never_cut(dataset, tmp_path):
     with pytest.raises(EmptyHarvestError, match="8 tokens"):
         train(dataset, NANO, tmp_path / "out", settings=TrainSettings(max_length=8), work=tmp_path / "work")
+
+
+def test_a_small_base_is_trained_in_float32_on_every_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert load_model(str(NANO_FOLDER), TrainSettings()).dtype == torch.float32
+    assert load_model(str(NANO_FOLDER), TrainSettings(dtype="bfloat16")).dtype == torch.bfloat16
+    monkeypatch.setattr(loading, "is_small", lambda location: False)
+    assert load_model(str(NANO_FOLDER), TrainSettings()).dtype == torch.bfloat16
+    assert load_model(str(NANO_FOLDER), TrainSettings(method="full")).dtype == torch.float32
 
 
 def test_a_base_that_is_damaged_is_one_clear_error(dataset, tmp_path):

@@ -12,11 +12,9 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
-from cmat_graph.bases import hash_base, resolve_base
+from cmat_graph.bases import hash_base, is_small, resolve_base
 from cmat_graph.errors import ConfigurationError, ModelNotFoundError
 
-SMALL = 10_000_000
-"""Parameters: with TinyAgent-nano's 1.9 million two threads were a quarter slower than one, with 30 million faster."""
 STRETCHING = {"dynamic", "longrope"}
 QUANTIZED = ("int8", "4bit")
 
@@ -56,16 +54,18 @@ def load_base(base: str, *, dtype: str | None, device: str | None, quantize: str
     location = resolve_base(base)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     on_cpu = torch.device(device).type == "cpu"
-    settings: dict[str, Any] = {"dtype": _dtype(dtype, on_cpu=on_cpu), "use_safetensors": True}
+    numbers = _dtype(dtype, on_cpu=on_cpu)
+    settings: dict[str, Any] = {"use_safetensors": True}
     if quantize is not None:
         settings["quantization_config"] = _quantization(quantize, on_cpu=on_cpu)
         settings["device_map"] = {"": device}
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(location)
-        model: Any = AutoModelForCausalLM.from_pretrained(location, **settings)
-        if on_cpu and dtype is None and model.num_parameters() < SMALL:
-            model = AutoModelForCausalLM.from_pretrained(location, **settings | {"dtype": torch.float32})
+        small = on_cpu and is_small(location)
+        if small and dtype is None:
+            numbers = torch.float32
+        model: Any = AutoModelForCausalLM.from_pretrained(location, dtype=numbers, **settings)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as exc:
         raise ModelNotFoundError(f"cannot load base {base!r}: {_reason(exc, location)}") from exc
     if quantize is None:
@@ -84,7 +84,7 @@ def load_base(base: str, *, dtype: str | None, device: str | None, quantize: str
         tokenizer=tokenizer,
         hash=hash_base(location),
         window=int(getattr(config, "max_position_embeddings", 0) or 4096),
-        is_small=on_cpu and model.num_parameters() < SMALL,
+        is_small=small,
         mixes_lengths=not STRETCHING & _ropes(getattr(config, "rope_parameters", None)),
         column_bytes=_column_bytes(config) * model.dtype.itemsize,
         ends=frozenset([ends] if isinstance(ends, int) else ends or ()),

@@ -16,11 +16,12 @@ MULTIPLE = 32
 """Rows are filled up to a multiple of it: oneDNN keeps a program for every shape, and its caches grow with each."""
 
 
-def to_arguments(settings: TrainSettings, folder: Path, *, validates: bool) -> dict[str, Any]:
+def to_arguments(settings: TrainSettings, location: str, folder: Path, *, validates: bool) -> dict[str, Any]:
     """Return keywords that `SFTConfig`, `DPOConfig` and `KTOConfig` all take.
 
     Args:
         settings: How to train.
+        location: The base.
         folder: Where checkpoints go.
         validates: Whether there are rows to validate on, once an epoch.
 
@@ -42,7 +43,7 @@ def to_arguments(settings: TrainSettings, folder: Path, *, validates: bool) -> d
         "warmup_steps": 0.03,  # below one it is a share of all steps
         "activation_checkpointing": False,
         "use_cpu": not on_gpu,
-        "bf16": compute_dtype(settings) == torch.bfloat16,
+        "bf16": compute_dtype(settings, location) == torch.bfloat16,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # it would hide what `Guard` looks for
         "save_strategy": "steps" if settings.save_steps else "no",

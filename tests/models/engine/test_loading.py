@@ -36,7 +36,7 @@ def test_a_small_model_is_float32_on_every_cpu(small, monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     assert loading.load_base(str(small), dtype=None, device="cpu", quantize=None).model.dtype == torch.float32
     assert loading.load_base(str(small), dtype="bfloat16", device="cpu", quantize=None).model.dtype == torch.bfloat16
-    monkeypatch.setattr(loading, "SMALL", 10)
+    monkeypatch.setattr(loading, "is_small", lambda location: False)
     assert loading.load_base(str(small), dtype=None, device="cpu", quantize=None).model.dtype == torch.bfloat16
 
 
