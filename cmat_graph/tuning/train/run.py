@@ -102,9 +102,8 @@ def train(
     whole = settings.method == "full"
     tokenizer = load_tokenizer(location)
     model = load_model(str(init) if init and whole else location, settings)
-    arguments = to_arguments(
-        settings, location, run, validates=dataset.count(ROWS[settings.objective], "validation") > 0
-    )
+    validates = dataset.count(ROWS[settings.objective], "validation") > 0
+    arguments = to_arguments(settings, location, run, validates=validates)
     callbacks = [
         Guard(run, progress),
         Curves(run / LOGS, step_of(resumed)),
