@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from cmat_graph.envs.statuses import worded
 from cmat_graph.errors import ConfigurationError
 from cmat_graph.rollout import Graph, Outcome, run_episodes
 from cmat_graph.traces.base import TraceStore
@@ -35,7 +36,7 @@ def finished(
             continue
         if episode.task != task or (settings is not None and episode.settings != settings):
             raise ConfigurationError(
-                f"run {run!r} was recorded with other tasks or settings; give another place or run"
+                f"run {run!r} was recorded with other tasks or settings; give another run label, or another place"
             )
         if episode.reward is not None and episode.stopped != "error":
             found[task.id] = Outcome(
@@ -45,6 +46,7 @@ def finished(
                 attempts=episode.attempts,
                 answer=episode.answer,
                 episode_id=episode.id,
+                status=worded(episode.status),
             )
     return found
 

@@ -45,7 +45,7 @@ class Outcome:
     episode_id: str = ""
     """The recorded episode; empty when nothing was recorded."""
     status: Status = "unknown"
-    """How it ended, in AgentBench's words; unknown where it was only read back."""
+    """How it ended, in AgentBench's words."""
 
 
 def run_episode(
@@ -128,6 +128,8 @@ def run_episode(
                 answer=outcome.answer,
                 error=outcome.error,
             )
+        if recorder is not None:
+            recorder.status(outcome.status)
         if traces is not None:
             traces.flush()  # a process killed after this has lost nothing of the episode
     finally:

@@ -282,6 +282,8 @@ class Episode:
     steps: list[Step] = field(default_factory=list)
     reflections: list[Reflection] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
+    status: str = ""
+    """How the environment's rules word its end, such as "task limit reached"; empty where nobody said."""
 
     @property
     def solved(self) -> bool:

@@ -12,6 +12,7 @@ from cmat_graph.envs import load_env
 from cmat_graph.errors import EngineBusyError, EngineError, PromptTooLongError, ServerError, TraceStoreError
 from cmat_graph.evaluation import ArmResult, compare, evaluate, four_arms, summarise
 from cmat_graph.models import ExpertChatModel
+from cmat_graph.resuming import finished
 from cmat_graph.rollout import Outcome
 from cmat_graph.testing import ScriptedChatModel
 
@@ -81,6 +82,8 @@ def test_an_episode_reads_back_as_it_was_played(env, traces):
     (episode,) = traces.episodes(run="demo")
     assert (episode.id, episode.task, episode.solved) == (outcome.episode_id, task, True)
     assert (episode.settings, episode.stopped, episode.attempts) == ({"a": 1}, "passed", 1)
+    assert (episode.status, outcome.status) == ("completed", "completed")
+    assert finished(traces, [task], run="demo", env=env) == {task.id: outcome}
     first, last = episode.steps
     assert [m["role"] for m in first.messages] == ["system", "user"]
     assert first.messages[1]["content"] == task.prompt

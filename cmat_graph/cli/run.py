@@ -27,7 +27,6 @@ from cmat_graph.types import Budget
 
 if TYPE_CHECKING:  # `--help` does not wait for LangGraph
     from cmat_graph.rollout import Outcome
-    from cmat_graph.traces.sql import SQLTraceStore
 
 
 @click.command("run")
@@ -90,6 +89,7 @@ def command(
     from cmat_graph.evaluation import summarise
     from cmat_graph.graph import create_cmat_graph
     from cmat_graph.models import load_model
+    from cmat_graph.resuming import finished
     from cmat_graph.rollout import run_episodes
     from cmat_graph.team import Team
     from cmat_graph.traces.sql import SQLTraceStore
@@ -130,7 +130,7 @@ def command(
     }
     if fallback:
         settings |= {"fallback": fallback, "fallback_below": actor.threshold}
-    earlier = _finished(traces, run, {task.id: task for task in tasks}, settings) if resume else {}
+    earlier = finished(traces, tasks, run=run, env=env, settings=settings) if resume else {}
     todo = [task for task in tasks if task.id not in earlier]
     done = len(earlier)
     with progress(f"{run}: {env.name}", len(tasks)) as show:
@@ -180,23 +180,3 @@ def command(
     if broken:
         console.print(f"{len(broken)} of {len(played)} episodes broke off; the first: {broken[0]}")
     return 1 if traces.dropped or (played and len(broken) == len(played)) else 0
-
-
-def _finished(traces: SQLTraceStore, run: str, tasks: dict[str, Any], settings: dict[str, Any]) -> dict[str, Outcome]:
-    from cmat_graph.rollout import Outcome
-
-    found: dict[str, Outcome] = {}
-    for episode in traces.episodes(run=run):
-        known = tasks.get(episode.task.id)
-        if known is not None and (episode.task != known or episode.settings != settings):
-            raise ConfigurationError(f"run {run!r} was recorded with other tasks or settings; give another --run")
-        if episode.reward is not None and episode.stopped != "error" and episode.task.id in tasks:
-            found[episode.task.id] = Outcome(
-                task=tasks[episode.task.id],
-                reward=episode.reward,
-                stopped=episode.stopped,
-                attempts=episode.attempts,
-                answer=episode.answer,
-                episode_id=episode.id,
-            )
-    return found

@@ -89,6 +89,11 @@ class Watched(Wrapped):
         return self.last
 
 
+def worded(status: str) -> Status:
+    """Read a status back; what was recorded without one is unknown."""
+    return next((each for each in STATUSES if each == status), "unknown")
+
+
 def status_of(
     stopped: StopReason, *, last: Observation | None = None, rounds: int = 0, max_rounds: int = 0, error: str = ""
 ) -> Status:

@@ -47,6 +47,9 @@ class TraceStore(Protocol):
     ) -> None:
         """Write how an episode ended."""
 
+    def set_status(self, episode_id: str, status: str) -> None:
+        """Write how an environment's rules word the episode's end, such as AgentBench's statuses."""
+
     def add_episode(self, episode: Episode) -> bool:
         """Write an episode that was recorded elsewhere, whole or not at all; False when it is there already."""
 

@@ -194,6 +194,10 @@ class Recorder(BaseCallbackHandler):
             self.episode_id, reward=reward, stopped=stopped, attempts=attempts, answer=answer, error=error
         )
 
+    def status(self, status: str) -> None:
+        """Record how the environment's rules word the episode's end."""
+        self._traces.set_status(self.episode_id, status)
+
 
 def to_message(message: BaseMessage) -> Message:
     """Write a LangChain message as a record."""

@@ -19,6 +19,7 @@ from cmat_graph.errors import TraceStoreError
 from cmat_graph.sqlite import use_wal
 from cmat_graph.traces import tables
 from cmat_graph.traces.redact import Redactor
+from cmat_graph.traces.schema import prepare
 from cmat_graph.traces.writer import Writer
 from cmat_graph.types import Episode, Reflection, Step, StopReason, Task, Verdict
 
@@ -49,6 +50,7 @@ _AFTER = _update(tables.steps, tables.steps.c.key, "after")
 _SEEN = _update(tables.steps, tables.steps.c.key, "observation", "observation_error")
 _ROLES = _update(tables.episodes, tables.episodes.c.id, "roles")
 _TASK = _update(tables.episodes, tables.episodes.c.id, "prompt").where(tables.episodes.c.prompt == "")
+_STATUS = _update(tables.episodes, tables.episodes.c.id, "status")
 _END = _update(tables.episodes, tables.episodes.c.id, "reward", "stopped", "attempts", "answer", "error", "finished")
 
 
@@ -87,20 +89,8 @@ class SQLTraceStore:
         self._clean: Callable[[dict[str, Any]], dict[str, Any]] = lambda row: _storable(redactor.value(row))
         self._writer = Writer(self._engine, guard=self._turn, clean=self._clean)
         with self._guard("open"):
-            self._create_tables()
-            self._check_version()
+            prepare(self._engine, url=self.url)
         atexit.register(_flush_last, weakref.ref(self))
-
-    def _create_tables(self) -> None:
-        """Make the tables that are missing, though others may be at it, too."""
-        for _ in tables.metadata.tables:
-            try:
-                tables.metadata.create_all(self._engine)
-                return
-            except (sa.exc.OperationalError, sa.exc.ProgrammingError) as exc:
-                if "already exists" not in str(exc):
-                    raise  # else another process made one between the look and the making, which costs one try
-        tables.metadata.create_all(self._engine)
 
     @property
     def dropped(self) -> int:
@@ -208,6 +198,10 @@ class SQLTraceStore:
             "_finished": datetime.now(UTC),
         }
         self._writer.put(_END, row)
+
+    def set_status(self, episode_id: str, status: str) -> None:
+        """Write how an environment's rules word the episode's end."""
+        self._writer.put(_STATUS, {"_key": episode_id, "_status": status})
 
     def add_episode(self, episode: Episode) -> bool:
         """Write an episode that was recorded elsewhere, all of it or nothing.
@@ -325,6 +319,7 @@ class SQLTraceStore:
                 ],
                 settings=row.settings,
                 roles=row.roles or {},
+                status=row.status or "",
             )
 
     @contextmanager
@@ -332,28 +327,6 @@ class SQLTraceStore:
         self.flush()
         with self._guard("read"), self._turn, self._engine.connect() as connection:
             yield connection
-
-    def _check_version(self) -> None:
-        with self._engine.begin() as connection:
-            version = connection.scalar(sa.select(tables.meta.c.schema_version))
-            if version is None:
-                connection.execute(tables.meta.insert().values(schema_version=tables.SCHEMA_VERSION))
-            elif version > tables.SCHEMA_VERSION:
-                raise TraceStoreError(
-                    f"{self.url} was written by a newer cmat-graph (schema {version}); upgrade this one"
-                )
-            elif version < tables.SCHEMA_VERSION:
-                self._upgrade(connection, version)
-
-    def _upgrade(self, connection: sa.Connection, version: int) -> None:
-        quote = self._engine.dialect.identifier_preparer
-        for newer in range(version + 1, tables.SCHEMA_VERSION + 1):
-            for column in tables.ADDED[newer]:
-                name, kind = quote.format_column(column), column.type.compile(self._engine.dialect)
-                connection.execute(sa.text(f"ALTER TABLE {quote.format_table(column.table)} ADD COLUMN {name} {kind}"))
-        for index in tables.steps.indexes:
-            index.create(connection, checkfirst=True)
-        connection.execute(tables.meta.update().values(schema_version=tables.SCHEMA_VERSION))
 
     @contextmanager
     def _guard(self, doing: str) -> Iterator[None]:
@@ -385,6 +358,7 @@ def _episode_row(episode: Episode, now: datetime) -> dict[str, Any]:
         "attempts": episode.attempts,
         "answer": episode.answer,
         "error": episode.error,
+        "status": episode.status,
     }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 class Instant(sa.TypeDecorator[datetime]):
@@ -48,6 +48,7 @@ episodes = sa.Table(
     sa.Column("error", sa.Text, nullable=False, default=""),
     sa.Column("settings", sa.JSON, nullable=False, default=dict),
     sa.Column("roles", sa.JSON),
+    sa.Column("status", sa.String(50)),
 )
 
 steps = sa.Table(
@@ -96,5 +97,9 @@ actions = sa.Table(
 )
 """Tool calls that were begun, by attempt and round: what a run that was killed must not begin again."""
 
-ADDED = {2: (episodes.c.roles, steps.c.key, steps.c.tool_calls, steps.c.tools), 3: (steps.c.told,)}
+ADDED = {
+    2: (episodes.c.roles, steps.c.key, steps.c.tool_calls, steps.c.tools),
+    3: (steps.c.told,),
+    4: (episodes.c.status,),
+}
 """Columns that each schema version brought, for databases written before."""

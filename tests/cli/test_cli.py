@@ -82,7 +82,7 @@ def test_a_run_is_not_resumed_with_other_settings(call):
     call("run", "--assistant", "expert", "--size", 12, "--limit", 5)
     code, _, err = call("run", "--assistant", "expert", "--size", 12, "--attempts", 3, "--resume")
     assert code == 1
-    assert "give another --run" in err
+    assert "give another run label" in err
 
 
 def test_a_run_in_which_everything_broke_off_says_so(call):

@@ -183,7 +183,7 @@ def test_traces_of_the_first_schema_are_read_and_written_on(tmp_path):
     record(traces)
     first, second = traces.episodes()
     assert (first.steps[0].completion, first.steps[0].tool_calls, first.roles) == ("Done.", [], {})
-    assert first.steps[0].told == {}
+    assert (first.steps[0].told, first.status) == ({}, "")
     assert second.steps[0].observation == "OK"
     traces.close()
     assert len(list(SQLTraceStore(traces.url).episodes())) == 2
