@@ -189,16 +189,21 @@ def test_traces_of_the_first_schema_are_read_and_written_on(tmp_path):
     assert len(list(SQLTraceStore(traces.url).episodes())) == 2
 
 
-def test_many_may_open_a_fresh_file_at_once(tmp_path):
-    for n in range(30):  # of ten files, four threads locked each other out of one
+@pytest.mark.parametrize("old", [False, True], ids=["fresh", "first schema"])
+def test_many_may_open_a_file_at_once(tmp_path, old):
+    for n in range(20):  # of ten fresh files, four threads locked each other out of one
         gate = threading.Barrier(4)
+        if old:
+            with closing(sqlite3.connect(tmp_path / f"{n}.db")) as first:
+                first.executescript(SCHEMA_1)
 
         def begin(_, n=n, gate=gate):
             gate.wait()
-            SQLTraceStore(f"sqlite:///{tmp_path / f'{n}.db'}").close()
+            with closing(SQLTraceStore(f"sqlite:///{tmp_path / f'{n}.db'}")) as traces:
+                return len(list(traces.episodes()))
 
         with ThreadPoolExecutor(4) as pool:
-            list(pool.map(begin, range(4)))
+            assert list(pool.map(begin, range(4))) == [int(old)] * 4
 
 
 def test_secrets_are_not_stored(traces):
