@@ -20,7 +20,7 @@ demo: $(VENV)/.demo
 	$(BIN)/cmat-graph demo $(DEMO)
 
 test: $(VENV)/.test lint
-	$(BIN)/python -m pytest -m "not server" -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not server" -n $(WORKERS) --dist loadfile
 
 server-test: $(VENV)/.test
 	$(BIN)/python -m pytest -m server

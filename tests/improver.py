@@ -1,4 +1,4 @@
-"""A small improvement in a process of its own, which may kill itself: `improver.py DIR [STAGE NUMBER]`.
+"""A small improvement in a process of its own, which may kill itself: `tell(directory, stage, number)`.
 
 STAGE is the beginning of what `improve` reports, or `promote`; it dies when the NUMBERth of its steps is done.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 
 from cmat_graph import AdapterRegistry
 from cmat_graph.envs.database import DatabaseEnv
@@ -44,7 +43,7 @@ def run(directory, stage="", number=0):
     """Improve; die where it is said."""
 
     def report(now, done, total, note=""):
-        if stage and now.startswith(stage) and done >= int(number):
+        if stage and now.startswith(stage) and done >= number:
             die()
 
     registry = (Mortal if stage == "promote" else AdapterRegistry)(f"{directory}/adapters")
@@ -59,5 +58,6 @@ def run(directory, stage="", number=0):
     )
 
 
-if __name__ == "__main__":
-    print(json.dumps(run(*sys.argv[1:]).to_json()))
+def tell(directory, stage="", number=0):
+    """Improve, and print what came of it."""
+    print(json.dumps(run(directory, stage, number).to_json()))

@@ -1,4 +1,4 @@
-"""The smallest society, in a process of its own that may kill itself: `settler.py DIR [STAGE NUMBER]`.
+"""The smallest society, in a process of its own that may kill itself: `settle(folder, stage, number)`.
 
 STAGE is the beginning of what a stage is called; it dies when the NUMBERth of its steps is done.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,6 @@ from cmat_graph.progress import Stage
 from cmat_graph.society import Findings, Setup, SocietySettings, reproduce
 from cmat_graph.tuning.settings import TrainSettings
 
-ROOT = Path(__file__).parents[1]
 TRAIN = TEST = 12
 
 
@@ -32,19 +30,15 @@ def setup(folder: Path, **changed: object) -> Setup:
     )
 
 
-def settle(folder: Path, stage: str = "", number: str = "0") -> Findings:
+def settle(folder: Path, stage: str = "", number: int = 0) -> Findings:
     """Train it; die where it is said."""
 
     @contextmanager
     def stages(title: str) -> Iterator[Stage]:
         def show(done: int, total: int, note: str = "") -> None:
-            if stage and title.startswith(stage) and done >= int(number):
+            if stage and title.startswith(stage) and done >= number:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         yield show
 
     return reproduce(setup(folder), methods=("samples", "debate", "maft"), stages=stages)
-
-
-if __name__ == "__main__":
-    settle(Path(sys.argv[1]), *sys.argv[2:])

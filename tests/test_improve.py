@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import forked
 import improver
 import pytest
 
@@ -64,17 +62,10 @@ def test_what_it_cannot_go_on_from_is_said_before_anything_is_played(tmp_path):
 # -- one improvement, whole --------------------------------------------------------------------------------------
 
 
-def call(directory, *words):
-    command = [sys.executable, improver.__file__, str(directory), *map(str, words)]
-    return subprocess.run(
-        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=280, check=False
-    )
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("improved")
-    done = call(folder)
+    done = forked.run(improver.tell, folder)
     assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout)
 
@@ -144,9 +135,9 @@ def test_a_team_that_did_not_change_is_not_played_again(whole):
 )
 def test_killed_anywhere_the_same_call_goes_on(whole, tmp_path, stage, number):
     folder, expected = whole
-    died = call(tmp_path, stage, number)
+    died = forked.run(improver.tell, tmp_path, stage, number)
     assert died.returncode == -signal.SIGKILL, died.stderr
-    done = call(tmp_path)
+    done = forked.run(improver.tell, tmp_path)
     assert done.returncode == 0, done.stderr
     improved = json.loads(done.stdout)
     assert improved["teams"] == expected["teams"]

@@ -3,12 +3,12 @@
 import json
 import shutil
 import signal
-import subprocess
-import sys
 from contextlib import closing
 from dataclasses import replace
 
+import forked
 import pytest
+import settler
 from click.testing import CliRunner
 
 from cmat_graph.adapters import AdapterRegistry
@@ -19,7 +19,6 @@ from cmat_graph.society.loading import open_society
 from cmat_graph.society.team import Team
 from cmat_graph.society.workshop import Workshop
 from cmat_graph.traces.sql import SQLTraceStore
-from tests import settler
 
 pytestmark = pytest.mark.slow
 
@@ -84,8 +83,7 @@ def test_what_is_recorded_is_not_done_again(whole):
 def test_killed_anywhere_the_same_call_goes_on(whole, tmp_path, stage, number):
     _, found = whole
     folder = tmp_path / "s"
-    command = [sys.executable, "-m", "tests.settler", str(folder), stage, str(number)]
-    died = subprocess.run(command, cwd=settler.ROOT, capture_output=True, text=True, check=False)
+    died = forked.run(settler.settle, folder, stage, number)
     assert died.returncode == -signal.SIGKILL, died.stderr
     again = settler.settle(folder)
     for one, other in zip(found.scores, again.scores, strict=True):

@@ -6,11 +6,10 @@ import fcntl
 import json
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
+import forked
 import pytest
 
 from cmat_graph import AdapterCard, AdapterRegistry, create_cmat_graph, run_episodes
@@ -220,20 +219,19 @@ def test_the_same_call_gives_the_same_name_and_another_setting_another(distilled
     assert Dataset(dataset).hash == other.dataset_hash
 
 
+def _die_in_training(adapters, dataset):
+    def show(step, steps, loss):
+        if step == 7:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    distill(None, AdapterRegistry(adapters), dataset=dataset, progress=show, settings=QUICK)
+
+
 @pytest.mark.slow
 def test_killed_in_training_the_same_call_goes_on(distilled, tmp_path):
     _, card, _, _ = distilled
-    code = (
-        "import os, signal, sys; from cmat_graph import AdapterRegistry\n"
-        "from cmat_graph.tuning import TrainSettings, distill\n"
-        "def show(step, steps, loss):\n"
-        "    if step == 7: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "distill(None, AdapterRegistry(sys.argv[1]), dataset=sys.argv[2], progress=show,\n"
-        "        settings=TrainSettings(epochs=8, batch_size=8, save_steps=4))"
-    )
     dataset = Path(card.folder, "dataset")
-    command = [sys.executable, "-c", code, str(tmp_path), str(dataset)]
-    died = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, check=False)
+    died = forked.run(_die_in_training, tmp_path, dataset)
     assert died.returncode == -signal.SIGKILL, died.stderr
     registry = AdapterRegistry(tmp_path)
     assert registry.list() == []

@@ -10,14 +10,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
+import train_child
 from safetensors.torch import load_file
 from small_rows import make_dataset
 
 from cmat_graph.tuning.train.arguments import CONFIGS
 from cmat_graph.tuning.train.checkpoints import last_checkpoint
 
-CHILD = str(Path(__file__).with_name("train_child.py"))
 SETTINGS = {"epochs": 4, "batch_size": 8, "save_steps": 2, "rank": 4}
 LAUNCH = "from torch.distributed.run import main; main()"
 
@@ -30,13 +31,13 @@ def dataset(tmp_path):
 def _train(dataset, folder: Path, *, processes: int = 1, settings=None, **told) -> subprocess.CompletedProcess[str]:
     told |= {"dataset": str(dataset.folder), "target": str(folder / "out"), "work": str(folder / "work")}
     told["settings"] = SETTINGS | (settings or {})
-    command = [sys.executable, CHILD, json.dumps(told)]
-    if processes > 1:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
-        places = ["--nproc_per_node", str(processes), "--master_addr", "127.0.0.1", "--master_port", port]
-        command = [sys.executable, "-c", LAUNCH, *places, *command[1:]]
+    if processes == 1:
+        return forked.run(train_child.train_as, told)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    places = ["--nproc_per_node", str(processes), "--master_addr", "127.0.0.1", "--master_port", port]
+    command = [sys.executable, "-c", LAUNCH, *places, train_child.__file__, json.dumps(told)]
     quiet = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     return subprocess.run(command, capture_output=True, text=True, timeout=280, env=os.environ | quiet)
 

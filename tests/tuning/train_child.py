@@ -8,11 +8,11 @@ import resource
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 
-def main() -> None:
-    """Train as the JSON of the first argument says."""
-    told = json.loads(sys.argv[1])
+def train_as(told: dict[str, Any]) -> None:
+    """Train as it is told, and print what came of it."""
     if told.get("file_bytes"):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (told["file_bytes"], told["file_bytes"]))
@@ -43,4 +43,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    train_as(json.loads(sys.argv[1]))
