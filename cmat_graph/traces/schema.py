@@ -33,7 +33,7 @@ def _create_tables(engine: sa.Engine) -> None:
         try:
             tables.metadata.create_all(engine)
             return
-        except (sa.exc.OperationalError, sa.exc.ProgrammingError) as exc:
+        except (sa.exc.OperationalError, sa.exc.ProgrammingError, sa.exc.IntegrityError) as exc:
             if "already exists" not in str(exc):
                 raise  # else another process made one between the look and the making, which costs one try
     tables.metadata.create_all(engine)
@@ -55,7 +55,11 @@ def _upgrade(connection: sa.Connection, version: int) -> None:
     for newer in range(version + 1, tables.SCHEMA_VERSION + 1):
         for column in tables.ADDED[newer]:
             name, kind = quote.format_column(column), column.type.compile(connection.dialect)
-            connection.execute(sa.text(f"ALTER TABLE {quote.format_table(column.table)} ADD COLUMN {name} {kind}"))
+            try:
+                connection.execute(sa.text(f"ALTER TABLE {quote.format_table(column.table)} ADD COLUMN {name} {kind}"))
+            except sa.exc.OperationalError as exc:
+                if "Duplicate column" not in str(exc):
+                    raise  # else another process added it: MySQL gives the lock back before each change of a table
     for index in tables.steps.indexes:
         index.create(connection, checkfirst=True)
     connection.execute(tables.meta.update().values(schema_version=tables.SCHEMA_VERSION))

@@ -78,6 +78,8 @@ class SQLTraceStore:
             alone = target.get_backend_name() == "sqlite" and target.database in (None, "", ":memory:")
             if alone:
                 options = {"poolclass": sa.StaticPool, "connect_args": {"check_same_thread": False}}
+            if target.get_backend_name() in ("mysql", "mariadb"):
+                options = {"isolation_level": "READ COMMITTED"}  # else writers of different rows lock each other out
             self._engine = sa.create_engine(target, **options)
         except (sa.exc.SQLAlchemyError, ImportError) as exc:
             raise TraceStoreError(f"not a usable trace URL: {_first_line(exc)}; try sqlite:///traces.db") from exc
