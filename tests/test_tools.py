@@ -149,6 +149,7 @@ def test_a_tool_that_raises_is_an_observation(later):
     assert (state["stopped"], state["attempt"]) == ("passed", 1)
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize(("name", "later"), [("sleep", False), ("sleep", True), ("sleep_later", True)])
 def test_a_tool_that_hangs_is_given_up(name, later):
     seconds = 1.0 if later and name == "sleep" else 5.0  # when it ends, an event loop waits for its threads

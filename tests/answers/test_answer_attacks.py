@@ -109,6 +109,7 @@ HARD = [
 ]
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize(("left", "right"), HARD)
 def test_hard_algebra_ends_and_counts_as_different(left, right):
     start = time.monotonic()

@@ -291,6 +291,7 @@ def test_statements_are_invalid_in_the_two_published_ways(shop):
     assert play.step(operation("SELECT nothing FROM goods", "?")).invalid == ""
 
 
+@pytest.mark.clock
 def test_a_short_statement_does_not_take_long_to_look_at():
     start = time.perf_counter()
     for dialect in ("sqlite", "mysql", "postgresql"):

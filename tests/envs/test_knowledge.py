@@ -251,6 +251,7 @@ def test_any_text_is_answered_and_none_breaks_the_session(text):
     assert 0 <= session.score() <= 1
 
 
+@pytest.mark.clock
 def test_a_huge_reply_is_read_at_once(session):
     start = time.perf_counter()
     long = ("count(" + "(" * 200_000, "```" + "a" * 100_000, "```\n" + "\n" * 100_000, "`*" * 50_000, " " * 100_000)

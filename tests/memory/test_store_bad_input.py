@@ -133,6 +133,7 @@ def test_a_query_without_words_finds_everything_somehow(any_store, query):
     assert all(-1.001 <= item.score <= 1.001 for item in found)
 
 
+@pytest.mark.clock
 def test_a_query_of_a_megabyte_is_answered(any_store):
     begun = time.monotonic()
     assert any_store.search(("a",), query="pears in the garden " * 50_000)[0].key == "k"

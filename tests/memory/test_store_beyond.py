@@ -259,6 +259,7 @@ async def read_and_write(store):
     return beats
 
 
+@pytest.mark.clock
 def test_an_event_loop_is_not_held_up_by_a_large_batch(store):
     begun = time.monotonic()
     beats = asyncio.run(read_and_write(store))

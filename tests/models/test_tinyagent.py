@@ -98,6 +98,7 @@ def test_a_stream_adds_up_to_the_reply():
     assert merged.response_metadata == whole.response_metadata
 
 
+@pytest.mark.clock
 def test_content_comes_before_the_reply_is_whole():
     model = TinyAgent(engine=ScriptedEngine(["one two three four five six"], seconds=0.1))
     began = time.perf_counter()
@@ -105,6 +106,7 @@ def test_content_comes_before_the_reply_is_whole():
     assert arrivals[0] < arrivals[-1] / 2
 
 
+@pytest.mark.clock
 @pytest.mark.asyncio
 async def test_async_replies_wait_together():
     model = TinyAgent(engine=ScriptedEngine(["one two three"], seconds=0.1))

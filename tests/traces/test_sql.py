@@ -241,6 +241,7 @@ def test_a_forked_process_records_too(tmp_path):
     assert {e.task.id for e in SQLTraceStore(f"sqlite:///{tmp_path / 't.db'}").episodes()} == {"parent", "child"}
 
 
+@pytest.mark.clock
 def test_a_locked_database_makes_nobody_wait(tmp_path, monkeypatch):
     monkeypatch.setattr("cmat_graph.traces.writer.WAITING", 50)
     traces = SQLTraceStore(f"sqlite:///{tmp_path / 't.db'}")

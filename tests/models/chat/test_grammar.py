@@ -164,6 +164,7 @@ def test_a_number_has_an_end():
     assert allows(grammars().constraint(schema={"type": "number", "minimum": 1e15}), "1" + "0" * 15)
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize(
     "wanted",
     [

@@ -201,6 +201,7 @@ def test_any_arguments_come_back(arguments, form):
     assert called(parse(form.write("add", arguments), form)) == [("add", arguments)]
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize(
     "unit",
     [

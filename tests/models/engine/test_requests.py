@@ -190,6 +190,7 @@ def test_a_full_queue_makes_callers_wait_or_says_so(small):
     engine.close()
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("tokens", [1024, 100_000])
 def test_a_prompt_past_the_window_is_refused_at_once(engine, tokens):
     start = time.perf_counter()

@@ -149,6 +149,7 @@ def test_a_prompt_of_a_hundred_thousand_tokens_is_refused_and_harms_nobody(clien
     assert text(ask(client, "nano"))
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("message", ["order " * 1_200_000, "<|end|>" * 900_000])
 def test_a_prompt_of_seven_megabytes_is_refused_at_once_and_delays_nobody(client, message):
     alone = _seconds(lambda: ask(client, "nano", max_tokens=4))
