@@ -170,6 +170,14 @@ def test_memory_is_taken_up_to_the_limit_and_no_further(machine, script):
     assert still_works(machine)
 
 
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this system shares by process")
+def test_a_machine_steps_back_behind_its_watcher(machine):
+    own = Path("/proc/self/autogroup").read_text()
+    machine.run("sleep 0.5")
+    assert Path(f"/proc/{machine._pid}/autogroup").read_text().endswith(" nice 5\n")
+    assert Path("/proc/self/autogroup").read_text() == own
+
+
 def test_endless_output_and_an_endless_command_end(machine):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert machine.run("cat /dev/urandom").end == "output"

@@ -18,14 +18,22 @@ _ENV = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 def launch(call: Sequence[str], *, pass_fds: Sequence[int], errors: int) -> subprocess.Popen[bytes]:
     """Start a process that the kernel kills when this one dies.
 
-    Linux means the *thread* that started it: so one thread, which lives as long as this process, starts them all.
+    Linux means the *thread* that started it: so one thread, which lives as long as this process, starts them all. It is
+    a session of its own: no key of the terminal reaches it, and its share of the processors is its own (see `watch`).
     """
     return _thread().submit(_launch, call, pass_fds, errors).result()
 
 
 def _launch(call: Sequence[str], pass_fds: Sequence[int], errors: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        call, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, pass_fds=pass_fds, env=_ENV, cwd="/"
+        call,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=errors,
+        pass_fds=pass_fds,
+        env=_ENV,
+        cwd="/",
+        start_new_session=True,
     )
 
 

@@ -68,7 +68,7 @@ def command(kind: Sandbox, pipes: Descriptors, limits: Limits, *, uid: int, gid:
     """
     keeper = begin(pipes.keeper)
     if kind == "none":
-        return ["setpriv", "--pdeathsig", "KILL", "setsid", "--wait", *keeper]
+        return ["setpriv", "--pdeathsig", "KILL", *keeper]
     drop = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--"] if os.geteuid() == 0 else []
     if kind == "bubblewrap":
         return [*drop, *_bubblewrap(pipes, limits, uid=uid, gid=gid, host=host), *keeper]
@@ -133,7 +133,7 @@ def _links() -> tuple[tuple[str, str], ...]:
 def lacks(kind: Sandbox) -> str:
     """Say which programs a kind of wall lacks here; empty when it has all."""
     needed = {"bubblewrap": "bwrap setpriv tar bash", "unshare": "unshare setpriv tar bash mount pivot_root"}
-    missing = [name for name in needed.get(kind, "setpriv setsid tar bash").split() if _which(name) is None]
+    missing = [name for name in needed.get(kind, "setpriv tar bash").split() if _which(name) is None]
     if missing:
         return f"{' and '.join(missing)} missing"
     return _old_bubblewrap() if kind == "bubblewrap" else ""
