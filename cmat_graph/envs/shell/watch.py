@@ -70,7 +70,7 @@ class Watched:
                 signal.pidfd_send_signal(self.pidfd, signal.SIGUSR1)
 
     def _step_back(self) -> None:
-        """Lower the weight of its session, where that is not ours; Linux lets users do so once in 0.1 s, all together."""
+        """Lower the weight of its session, where that is not ours; Linux lets users do so ten times a second."""
         try:
             if os.getsid(self.pid) != os.getsid(0):
                 Path(f"/proc/{self.pid}/autogroup").write_text(str(NICE))
