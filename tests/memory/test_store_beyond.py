@@ -250,18 +250,18 @@ async def read_and_write(store):
     reads = [store.asearch(("a",), query="item 3", limit=3) for _ in range(10)]
     gets = [store.abatch([GetOp(("a",), "1"), SearchOp(("a",), limit=3)]) for _ in range(10)]
     await asyncio.gather(*ops, *reads, *gets)
-    beats, end = 0, time.monotonic() + 0.5
-    writing = asyncio.create_task(store.abatch([PutOp(("b",), str(i), {"text": f"item {i}"}) for i in range(1000)]))
-    while time.monotonic() < end or not writing.done():
+    begun = last = time.monotonic()
+    longest = 0.0
+    writing = asyncio.create_task(store.abatch([PutOp(("b",), str(i), {"text": f"item {i}"}) for i in range(3000)]))
+    while not writing.done():
         await asyncio.sleep(0.01)
-        beats += 1
+        longest, last = max(longest, time.monotonic() - last), time.monotonic()
     await writing
-    return beats
+    return longest, last - begun
 
 
 @pytest.mark.clock
 def test_an_event_loop_is_not_held_up_by_a_large_batch(store):
-    begun = time.monotonic()
-    beats = asyncio.run(read_and_write(store))
-    assert len(store.search((), limit=2000)) == 1030
-    assert beats > 10 * (time.monotonic() - begun)
+    longest_pause, whole = asyncio.run(read_and_write(store))
+    assert len(store.search((), limit=4000)) == 3030
+    assert longest_pause < whole / 3

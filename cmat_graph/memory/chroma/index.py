@@ -31,6 +31,8 @@ OPENING = threading.RLock()
 """Held while a store is opened: two threads that open one folder would take each other for damage."""
 SERVER_S = 15.0
 """How long a server is waited for; writers of all processes wait meanwhile."""
+PER_CALL = 500
+"""Vectors in one call: for its time, a fifth of a second, Chroma lets no other thread of this process run."""
 PAUSE_S = 30.0
 """How long an index that failed is left alone."""
 
@@ -74,7 +76,7 @@ class Index:
         ids = [f"{change.id}:{part}" for change in changes for part in range(len(change.vectors))]
         if ids:
             rows = np.concatenate([change.vectors for change in changes])
-            most = self._ask(self._client.get_max_batch_size)
+            most = min(PER_CALL, self._ask(self._client.get_max_batch_size))
             for start in range(0, len(ids), most):
                 end = start + most
                 self._ask(self._collection.upsert, ids=ids[start:end], embeddings=rows[start:end])
