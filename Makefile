@@ -25,7 +25,8 @@ test: $(VENV)/.test lint
 	$(PYTEST) -m "clock and not server"
 
 server-test: $(VENV)/.test
-	$(PYTEST) -m server
+	$(PYTEST) -m "server and not clock" -n $(WORKERS) --dist loadfile
+	$(PYTEST) -m "server and clock"
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -39,8 +39,8 @@ def env() -> DatabaseEnv:
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with servers.postgres(tmp_path_factory.mktemp("pg").name) as url:
+def postgres() -> Iterator[str]:
+    with servers.postgres() as url:
         yield url
 
 

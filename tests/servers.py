@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -19,13 +20,11 @@ import sqlalchemy as sa
 
 
 @contextmanager
-def postgres(name: str) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """Run a PostgreSQL with an empty database; yield its SQLAlchemy URL."""
     initdb, server = _find("initdb"), _find("postgres")
-    folder = Path("/tmp") / name  # socket paths must be short, and postgres must get in
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(mode=0o777)
-    folder.chmod(0o777)
+    folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # socket paths must be short
+    folder.chmod(0o777)  # postgres must get in
     port = _free_port()
     user = ["runuser", "-u", "postgres", "--"] if getpass.getuser() == "root" else []  # it refuses to run as root
     subprocess.run(

@@ -166,7 +166,7 @@ def test_a_folder_cannot_be_owned_and_shared_at_once(chroma, tmp_path):
 
 
 def test_items_of_a_dead_postgresql_are_an_error_that_names_it(chroma, tmp_path):
-    with servers.postgres(f"pg-{tmp_path.name}") as url:
+    with servers.postgres() as url:
         store = ChromaStore(records=url, client=chromadb.HttpClient(*chroma))
         store.put(("a",), "k", {"text": "pears"})
     for use in (
