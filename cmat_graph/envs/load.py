@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from importlib import import_module
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from cmat_graph.errors import ConfigurationError
@@ -79,5 +80,10 @@ def load_env(name: str = "database", *, tasks: Path = "builtin", **options: Any)
     known = [each for each in inspect.signature(open_env).parameters if each != "tasks"]
     if unknown := [each for each in options if each not in known]:
         raise ConfigurationError(f"{name!r} has no option {unknown[0]!r}; it has: {', '.join(known)}")
+    for each in ("seed", "size"):
+        value = options.get(each, 1)
+        if not isinstance(value, Integral) or isinstance(value, bool) or (each == "size" and value < 1):
+            least = " of 1 or more" if each == "size" else ""
+            raise ConfigurationError(f"{each} is a whole number{least}, not {value!r}")
     env: Env = open_env(os.fspath(tasks), **options)
     return env

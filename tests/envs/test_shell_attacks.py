@@ -24,6 +24,7 @@ from cmat_graph.envs.shell.machine import Machine
 from cmat_graph.envs.shell.records import Post, Record
 from cmat_graph.envs.shell.replies import operation
 from cmat_graph.envs.shell.starting import choose
+from cmat_graph.envs.shell.wire import Wire
 from cmat_graph.errors import ConfigurationError, TaskFileError
 
 pytestmark = pytest.mark.clock
@@ -411,6 +412,14 @@ def test_a_forged_end_does_not_mix_up_what_follows(machine):
         if out.endswith(f"{number}\n"):
             break
     assert said(machine, "echo sure") == "sure\n"
+
+
+def test_pipes_that_never_run_dry_do_not_keep_the_host():
+    ends = [os.open("/dev/zero", os.O_RDWR) for _ in range(4)]
+    snippets, scripts, output, told = ends
+    Wire(snippets=snippets, scripts=scripts, output=output, told=told).drop_stale()
+    for fd in ends:
+        os.close(fd)
 
 
 def test_a_shell_that_cannot_report_costs_its_time_and_not_the_attempt(start):

@@ -211,7 +211,7 @@ def test_an_unknown_page_is_named_with_those_there_are(monkeypatch):
 @needs_package
 def test_live_tasks_are_spread_over_pages_and_seeds_and_know_no_gold(monkeypatch):
     monkeypatch.setattr(browser.shutil, "which", lambda name: f"/usr/bin/{name}")
-    env = load_env("web", tasks="live", pages="click-button, enter-text", size=4, seed="5")
+    env = load_env("web", tasks="live", pages="click-button, enter-text", size=4, seed=5)
     assert [task.id for task in env.tasks()] == ["click-button-5", "enter-text-5", "click-button-6", "enter-text-6"]
     assert env.source == "live"
     assert env.demonstrations() == {}

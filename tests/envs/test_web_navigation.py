@@ -728,12 +728,12 @@ def test_gzipped_windows_and_pretty_printed_files_are_read(tmp_path):
 
 
 def test_options_of_a_command_line_are_text():
-    env = load_env("web", size="8", seed="2", page_chars="500")
+    env = load_env("web", size=8, page_chars="500")
     assert len(env.tasks()) == 8
-    with pytest.raises(ConfigurationError, match="whole numbers, not 'many'"):
-        load_env("web", size="many")
-    with pytest.raises(ConfigurationError, match="at least 1"):
-        load_env("web", size=0)
+    with pytest.raises(ConfigurationError, match="whole numbers of 1 or more, not 'many'"):
+        load_env("web", size=8, page_chars="many")
+    with pytest.raises(ConfigurationError, match="of 1 or more"):
+        load_env("web", size=8, page_chars=0)
     with pytest.raises(ConfigurationError, match="no web tasks"):
         WebEnv([], source="builtin")
 

@@ -36,11 +36,11 @@ def open_env(
     """
     try:
         limits = Limits(seconds=float(seconds), memory_mb=int(memory_mb), disk_mb=int(disk_mb))
-    except ValueError as exc:
+    except (ValueError, TypeError) as exc:
         raise ConfigurationError(f"seconds, memory_mb and disk_mb are numbers: {exc}") from exc
     if not (0 < limits.seconds <= 3600 and 64 <= limits.memory_mb <= 2**20 and 8 <= limits.disk_mb <= 2**20):
         raise ConfigurationError("use 0 < seconds <= 3600, memory_mb of 64 or more, and disk_mb of 8 or more")
-    records = generate_records(int(size), seed=int(seed)) if tasks == "builtin" else read_records(tasks)
+    records = generate_records(size, seed=seed) if tasks == "builtin" else read_records(tasks)
     return ShellEnv(records, sandbox=sandbox, limits=limits)
 
 

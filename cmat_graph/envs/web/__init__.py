@@ -18,8 +18,8 @@ def open_env(
     seed: int = 7,
     size: int = 512,
     pages: str | Sequence[str] = "",
-    page_chars: int = PAGE_CHARS,
-    browsers: int = 4,
+    page_chars: int | str = PAGE_CHARS,
+    browsers: int | str = 4,
 ) -> WebEnv:
     """Open web tasks.
 
@@ -34,7 +34,7 @@ def open_env(
         browsers: Live only: how many browsers run at once.
 
     """
-    seed, size, page_chars, browsers = map(_number, (seed, size, page_chars, browsers))
+    page_chars, browsers = _number(page_chars), _number(browsers)
     if tasks == "live":
         from cmat_graph.envs.web.live import LiveWebEnv
 
@@ -55,9 +55,12 @@ def open_env(
 def _number(given: int | str) -> int:
     """Read an option that a command line gives as text."""
     try:
-        return int(given)
-    except ValueError as exc:
-        raise ConfigurationError(f"seed, size, page_chars and browsers are whole numbers, not {given!r}") from exc
+        number = int(given)
+    except (ValueError, TypeError):
+        number = 0
+    if number < 1:
+        raise ConfigurationError(f"page_chars and browsers are whole numbers of 1 or more, not {given!r}")
+    return number
 
 
 __all__ = ["WebEnv", "WebSession", "generate_tasks", "open_env", "read_web"]
