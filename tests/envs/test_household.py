@@ -10,6 +10,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -172,12 +173,23 @@ def test_a_broken_game_is_its_own_failure_and_no_other_games(env, session):
     ]
     broken = HouseholdEnv([*bad, good[1]])
     for task in broken.tasks()[:3]:
-        with pytest.raises(EnvironmentFailure, match=r"household game|textworld cannot play"):
+        with pytest.raises(EnvironmentFailure, match=f"game '{task.id}' cannot be played"):
             broken.open(task).intro()
     graph = create_cmat_graph(ExpertChatModel(demonstrations=broken.demonstrations())).compile()
     outcomes = run_episodes(graph, broken.tasks(), env=broken, concurrency=2)
     assert [each.reward for each in outcomes] == [0, 0, 0, 1]
     assert all(each.error for each in outcomes[:3])
+
+
+def test_the_processes_of_games_see_no_keys(env, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "s3cr3t")
+    player = games.Player()
+    player.begin()
+    assert player._process is not None
+    seen = Path(f"/proc/{player._process.pid}/environ").read_bytes()
+    player.close()
+    assert b"PATH=" in seen
+    assert b"s3cr3t" not in seen
 
 
 def test_a_grammar_that_holds_code_is_not_run(env, tmp_path):

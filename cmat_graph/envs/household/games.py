@@ -26,6 +26,8 @@ from cmat_graph.errors import EnvironmentFailure, MissingExtraError
 PROGRAM = Path(__file__).with_name("player.py")
 PLAYERS = min(4, os.cpu_count() or 1)
 """Processes at most; each plays many games, one move at a time."""
+KEPT = {"PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "CONDA_PREFIX"}
+"""Variables of the environment that the processes see, beside Python's own."""
 PATIENCE = 180.0
 """Seconds until a process counts as hung, on however busy a machine."""
 
@@ -54,6 +56,7 @@ class Game:
     _numbers = itertools.count()
 
     def __init__(self, key: str, *, domain: str, problem: str, grammar: str) -> None:
+        self._key = key
         self._game = {"pddl_domain": domain, "grammar": grammar, "pddl_problem": problem}
         self._session = next(self._numbers)
         self._player = _players[zlib.crc32(key.encode()) % len(_players)]
@@ -117,13 +120,13 @@ class Game:
                 return seen
             except PlayerDiedError as exc:
                 if last:
-                    raise EnvironmentFailure(f"the household game cannot be played: {exc}") from exc
+                    raise EnvironmentFailure(f"game {self._key!r} cannot be played: {exc}") from exc
         raise AssertionError  # the loop returns or raises
 
     def _ask(self, request: dict[str, Any]) -> Seen:
         reply = self._player.ask({"session": self._session, **request}, start=self._start)
         if "error" in reply:
-            raise EnvironmentFailure(f"textworld cannot play this game: {reply['error']}")
+            raise EnvironmentFailure(f"game {self._key!r} cannot be played: textworld says {reply['error']}")
         return Seen(text=reply["text"], commands=tuple(reply["commands"]), won=reply["won"])
 
 
@@ -192,7 +195,7 @@ class Player:
             stderr=subprocess.DEVNULL,
             text=True,
             encoding="utf-8",
-            env={**os.environ, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"},  # sets keep one order in every process
+            env=_environment(),
         )
         self._starts += 1
         self._replies = queue.SimpleQueue()
@@ -225,6 +228,12 @@ class Player:
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
+
+
+def _environment() -> dict[str, str]:
+    """Return what a Python needs to start, and no API keys: games are files that somebody downloaded."""
+    kept = {name: value for name, value in os.environ.items() if name in KEPT or name.startswith(("PYTHON", "LC_"))}
+    return {**kept, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}  # sets keep one order in every process
 
 
 def has_textworld() -> bool:
