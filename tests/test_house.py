@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -102,3 +103,14 @@ def test_a_missing_extra_is_named(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert 'pip install "cmat-graph[local]"' in done.stdout
+
+
+def test_no_group_is_repeated_possessively():
+    """Python before 3.11.5 matches `(?:ab?c)*+` wrongly (gh-106052); `(?>(?:ab?c)*)` says the same. One sign may be."""
+    found = [
+        f"{file.relative_to(ROOT)}:{number}"
+        for file in ROOT.rglob("*.py")
+        for number, line in enumerate(file.read_text().splitlines(), 1)
+        if re.search(r"(?<!\\)[)}][*+?]\+", line)
+    ]
+    assert not found

@@ -95,8 +95,8 @@ class Redactor:
 class _Rule:
     """One form of secret.
 
-    Patterns must take linear time on any text: a quantifier without bounds is possessive, comes last, or starts where
-    no other attempt reached.
+    Patterns must take linear time on any text: a quantifier without bounds is possessive (of one sign) or in an atomic
+    group, comes last, or starts where no other attempt reached.
     """
 
     needles: tuple[str, ...]
@@ -155,8 +155,8 @@ _KNOWN = (
     _Rule(  # complete, or cut off and still a page of base64
         needles=("PRIVATE KEY",),
         pattern=re.compile(
-            rf"-----BEGIN [A-Z0-9 ]{{0,40}}PRIVATE KEY(?: BLOCK)?-----{_BREAK}++"
-            rf"(?P<secret>(?:[^-]|-(?!----))++(?=-----END)|[\w+/=]{{16,}}+(?:{_BREAK}++[\w+/=]{{16,}}+)*+)"
+            rf"-----BEGIN [A-Z0-9 ]{{0,40}}PRIVATE KEY(?: BLOCK)?-----(?>{_BREAK}+)"
+            rf"(?P<secret>(?>(?:[^-]++|-(?!----))+)(?=-----END)|[\w+/=]{{16,}}+(?>(?:{_BREAK}+[\w+/=]{{16,}}+)*))"
         ),
     ),
     # The password of `scheme://user:password@host`, but no port, no IPv6 address and no placeholder. Raw slashes are
@@ -223,7 +223,8 @@ def _name_rules(names: list[str]) -> Iterator[_Rule]:
     if not names:
         return
     known = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
-    quoted = r"(?:(?P=quote){2}|(?!(?P=quote))(?:\\.|[^\n\\]))++"  # doubled or after a backslash, a quote goes on
+    # Doubled or after a backslash, a quote goes on; what can be neither is taken at once.
+    quoted = r"""(?>(?:[^\n\\"'`]++|(?P=quote){2}|(?!(?P=quote))(?:\\.|[^\n\\]))+)"""
     nested = rf"(?!{_MARK})[{{\[][^{{}}\[\]]*[}}\]]"
     word = rf"""(?:{_MARK}|[^\s"'`&;,{{\[(])[^\s"'`&;,]*(?:(?<={_MARK})|(?<![)}}\].\\]))"""
     yield _Rule(
@@ -231,7 +232,7 @@ def _name_rules(names: list[str]) -> Iterator[_Rule]:
         folded=True,
         pattern=re.compile(
             rf"""(?i)(?<!\w)(?:{known})(?!\w)\\{{0,3}}["'`]?\]?[ \t]*(?::(?!:)=?|==?>?)[ \t]*"""
-            rf"""(?P<quote>\\{{0,3}}["'`])?+"""
+            rf"""(?>(?P<quote>\\{{0,3}}["'`])?)"""
             rf"(?P<secret>(?(quote){quoted}|(?:(?:bearer|basic|token|apikey)[ \t]+)?(?:{nested}|{word})))"
         ),
     )

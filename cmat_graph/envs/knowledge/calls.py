@@ -19,7 +19,7 @@ TOOLS = {
 _FINAL = re.compile(r"(?:find|final)\s+answer[ \t]*:[ \t*`]*(?:variable[ \t]*)?#[ \t]*(\d{1,6})(?!\d)", re.IGNORECASE)
 _FINAL_LINE = re.compile(r"^[^\w\n]*final[ \t]+answer[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _ACTION = re.compile(r"^[^\w\n]*action[^:\n]{0,20}:", re.IGNORECASE | re.MULTILINE)
-_NAME = re.compile(r"[\s*]*+(?:```\w*+[ \t]*+\n)?+[\s`*]*+(\w++)[ \t]*+\(")
+_NAME = re.compile(r"[\s*]*+(?>(?:```\w*+[ \t]*+\n)?)[\s`*]*+(\w++)[ \t]*+\(")
 """A call's name, maybe in a block of code; nothing is given back, so that long texts take no longer than they are."""
 _VARIABLE = re.compile(r"(?:variable\s*)?#\s*(\d{1,6})", re.IGNORECASE)
 _QUOTES = {'"': '"', "'": "'", "`": "`", "[": "]", "“": "”"}
