@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from cmat_graph.envs.statuses import worded
@@ -34,7 +35,8 @@ def finished(
         task = wanted.get(episode.task.id)
         if task is None:
             continue
-        if episode.task != task or (settings is not None and episode.settings != settings):
+        known = replace(task, prompt=traces.stored(task.prompt))
+        if episode.task != known or (settings is not None and episode.settings != settings):
             raise ConfigurationError(
                 f"run {run!r} was recorded with other tasks or settings; give another run label, or another place"
             )

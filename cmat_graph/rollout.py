@@ -45,7 +45,7 @@ class Outcome:
     episode_id: str = ""
     """The recorded episode; empty when nothing was recorded."""
     status: Status = "unknown"
-    """How it ended, in AgentBench's words."""
+    """How it ended, in AgentBench's words; unknown where it was read back from traces that do not tell."""
 
 
 def run_episode(

@@ -35,6 +35,25 @@ def test_an_adapter_is_found_by_id_name_node_and_folder(registry):
     assert registry.get(card.folder) == card
 
 
+def test_what_was_made_here_is_not_looked_for_in_the_working_folder(registry, tmp_path, monkeypatch):
+    other = AdapterRegistry(tmp_path / "other")
+    foreign = add(other, "one")
+    monkeypatch.chdir(other.root)
+    assert registry.get("assistant/one").key == foreign.key  # a folder's path
+    assert registry.find("assistant", "one") is None
+    assert registry.find("assistant", add(registry, "one").name) == registry.list()[0]
+    with pytest.raises(ConfigurationError, match="is no name"):
+        registry.find("assistant", "../one")
+
+
+def test_a_lineage_is_followed_as_far_as_it_lies_here(registry):
+    first = add(registry, "one")
+    second = replace(add(registry, "two"), init=first.key)
+    assert [card.name for card in registry.lineage(second)] == ["two", "one"]
+    assert [card.name for card in registry.lineage(replace(second, init="assistant/gone@abc"))] == ["two"]
+    assert [card.name for card in registry.lineage(replace(second, init=second.key))] == ["two"]
+
+
 def test_a_node_means_its_promoted_adapter_else_the_newest(registry):
     old, new = add(registry, "old"), add(registry, "new", created="2026-02-01")
     assert registry.get("assistant") == new

@@ -111,6 +111,6 @@ def test_no_group_is_repeated_possessively():
         f"{file.relative_to(ROOT)}:{number}"
         for file in ROOT.rglob("*.py")
         for number, line in enumerate(file.read_text().splitlines(), 1)
-        if re.search(r"(?<!\\)[)}][*+?]\+", line)
+        if re.search(r"(?<!\\)[)}][*+?]\+|(?<!\\)\)\{+\d*,?\d*\}+\+", line)
     ]
     assert not found

@@ -74,6 +74,23 @@ class AdapterRegistry:
             raise AdapterNotFoundError(f"no adapter {name!r} in {self.root}; known: {known}")
         return matches[-1]
 
+    def find(self, node: str, name: str) -> AdapterCard | None:
+        """Return the adapter of that node and name if it lies in this registry, and nowhere else; else None."""
+        for each in (node, name):
+            check_name(each)
+        folder = self.root / node / name
+        return read_card(folder) if (folder / CARD).is_file() else None
+
+    def lineage(self, card: AdapterCard) -> Sequence[AdapterCard]:
+        """Return an adapter and those of this registry that its training went on from, the newest first."""
+        line = [card]
+        while (before := line[-1].init.partition("@")[0]) and before not in {each.id for each in line}:
+            found = self.find(*before.split("/", 1)) if before.count("/") == 1 else None
+            if found is None:
+                break
+            line.append(found)
+        return line
+
     def current(self, node: str) -> str | None:
         """Return the name of a node's promoted adapter; None before the first, empty after a roll back to the base."""
         check_name(node)

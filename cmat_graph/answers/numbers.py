@@ -17,7 +17,7 @@ _NUMBER = re.compile(
     (?P<sign>(?<![\w)\]}}%])[-+])?            # a minus between two terms is no sign
     (?:\\?[$€£][ ]?)?(?P<sign2>(?<=[$€£])[-+])?
     (?: (?<![^\W_])(?<!\d\.)(?<!\d/)(?<!\^)(?<!\^\{{)(?<!_\{{)      # not inside a word, a number or an exponent
-        (?P<whole>\d{{1,3}}+(?:{_APART}\d{{3}}){{1,100}}+(?!\d) | \d++)(?P<part>\.\d++)?
+        (?P<whole>\d{{1,3}}+(?>(?:{_APART}\d{{3}}){{1,100}})(?!\d) | \d++)(?P<part>\.\d++)?
       | (?<![\w.])(?P<bare>\.\d++)
     )
     (?P<power>[eE][-+]?\d{{1,3}}+(?!\w))?

@@ -34,6 +34,15 @@ class Vote:
         """The winners' share of all voters, 0..1."""
         return len(self.winners) / self.voters if self.voters else 0.0
 
+    def speaker(self, answers: Sequence[str | None]) -> int | None:
+        """Return who gave the winning answer first, as it stands; others of the winners gave an equivalent one.
+
+        Args:
+            answers: Those that were voted on.
+
+        """
+        return next((at for at in self.winners if answers[at] == self.answer), None)
+
 
 def vote(answers: Sequence[str | None], kind: AnswerKind, *, seed: str | int) -> Vote:
     """Group answers by equivalence and pick the largest group; a tie is drawn by the seed.

@@ -94,6 +94,13 @@ _SOCIETY = (
     click.option("--method", type=click.Choice(TRAINED_BY), default=_TRAINING.method, show_default=True),
     click.option("--rank", type=click.IntRange(1), default=_TRAINING.rank, show_default=True),
     click.option("--batch-size", type=click.IntRange(1), default=_TRAINING.batch_size, show_default=True),
+    click.option(
+        "--max-length",
+        type=click.IntRange(1),
+        default=_TRAINING.max_length,
+        show_default=True,
+        help="Longest row that is learned, prompt and reply, in tokens; longer ones are left out and counted.",
+    ),
     click.option("--epochs", type=float, default=_EPOCHS, show_default=True, help="Of generators and single models."),
     click.option("--critic-epochs", type=float, default=_EPOCHS, show_default=True),
     click.option("--lr", type=float, help="Learning rate of generators; by default what suits the method."),
@@ -200,6 +207,7 @@ def _setup(options: dict[str, Any]) -> Setup:
         method=options["method"],
         rank=options["rank"],
         batch_size=options["batch_size"],
+        max_length=options["max_length"],
         epochs=options["epochs"],
         learning_rate=options["lr"],
     )
@@ -211,7 +219,11 @@ def _setup(options: dict[str, Any]) -> Setup:
     }  # fmt: skip
     pack = fitting_pack(env, [*train, *test], options["pack"] or "")
     preference = replace(
-        SocietySettings().preference, method=generator.method, rank=generator.rank, batch_size=generator.batch_size
+        SocietySettings().preference,
+        method=generator.method,
+        rank=generator.rank,
+        batch_size=generator.batch_size,
+        max_length=generator.max_length,
     )
     settings = SocietySettings(
         **society,

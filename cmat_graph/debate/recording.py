@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from cmat_graph.debate.asking import Answered, Asked, clean
 from cmat_graph.debate.playing import Played, play
@@ -17,6 +17,7 @@ from cmat_graph.traces.base import TraceStore
 from cmat_graph.types import Episode, Step, StopReason, Task
 
 _FAILED = re.compile(r"^((?:generator|critic|summary)-\d+) in round (\d+): (.*)$", re.MULTILINE)
+_Call = TypeVar("_Call", bound=Said)
 Place = tuple[str, int]
 """A node, and the round in which it was called."""
 
@@ -29,12 +30,14 @@ class Kept:
     replies: dict[Place, Step] = field(default_factory=dict)
     errors: dict[Place, str] = field(default_factory=dict)
     """Calls that failed; only of a debate that ended, those of others are asked again."""
+    stored: Callable[[str], str] = str
+    """How the traces keep a text."""
     ended: bool = False
     reward: float | None = None
     answer: str = ""
 
     @classmethod
-    def of(cls, episode: Episode) -> Kept:
+    def of(cls, episode: Episode, *, stored: Callable[[str], str] = str) -> Kept:
         """Take what an episode tells."""
         ended = episode.stopped == "ended"
         errors = {(node, int(round_)): told for node, round_, told in _FAILED.findall(episode.error)} if ended else {}
@@ -43,6 +46,7 @@ class Kept:
             episode=episode.id,
             replies=replies,
             errors=errors,
+            stored=stored,
             ended=ended,
             reward=episode.reward,
             answer=episode.answer,
@@ -55,6 +59,8 @@ class Kept:
         if step is None:
             error = self.errors.get(place, "the call was not recorded")
             return Answered(error=error) if self.ended else None
+        if not self.ended and not self._was_asked(step, asked):
+            return None  # somebody who had failed before has spoken now
         return Answered(
             text=step.completion,
             model=step.model,
@@ -65,6 +71,10 @@ class Kept:
             told=step.told,
             key=step.key,
         )
+
+    def _was_asked(self, step: Step, asked: Asked) -> bool:
+        now = [(each["role"], self.stored(each["content"])) for each in asked.messages]
+        return [(each["role"], each["content"]) for each in step.messages] == now
 
 
 class Tape:
@@ -102,9 +112,9 @@ class Tape:
             if episode.settings != self._settings:
                 told = _difference(episode.settings.get("debate", {}), self._settings["debate"])
                 raise ConfigurationError(f"run {self._run!r} was recorded otherwise ({told}); give another label")
-            if episode.task.prompt != clean(task.prompt):
+            if episode.task.prompt != self._traces.stored(clean(task.prompt)):
                 raise ConfigurationError(f"run {self._run!r} has another task {task.id!r}; give another label")
-            found[task.id] = Kept.of(episode)
+            found[task.id] = Kept.of(episode, stored=self._traces.stored)
             self._written[episode.id] = len(episode.steps)
         return found
 
@@ -190,7 +200,16 @@ def read_debate(episode: Episode, *, rules: Rules | None = None) -> Debate:
     bound = rules or _rules_of(told)
     kept = Kept.of(episode)
     kept.ended = True
-    return as_debate(replay(bound, episode.task.prompt, kept), episode.task, episode.settings, kept)
+    played = replay(bound, episode.task.prompt, kept)
+    # As recorded: a graph puts what was said before the question in front of each prompt.
+    turns = tuple(_with_prompt(turn, kept) for turn in played.turns)
+    summaries = tuple(_with_prompt(summary, kept) for summary in played.summaries)
+    return as_debate(replace(played, turns=turns, summaries=summaries), episode.task, episode.settings, kept)
+
+
+def _with_prompt(said: _Call, kept: Kept) -> _Call:
+    step = kept.replies.get((said.node, said.round))
+    return said if step is None else replace(said, messages=step.messages)
 
 
 def replay(rules: Rules, question: str, kept: Kept) -> Played:

@@ -97,10 +97,7 @@ class Debate:
     @property
     def reply(self) -> str:
         """The first reply of the last round that gave the consensus; empty when there is none."""
-        last = self.round(self.rounds)
-        if self.chosen is not None:
-            return next((turn.reply for turn in last if turn.answer == self.chosen), "")
-        return last[self.vote.winners[0]].reply if self.vote.answer is not None and last else ""
+        return next((turn.reply for turn in self.round(self.rounds) if self.answer and turn.answer == self.answer), "")
 
     @property
     def failed(self) -> bool:

@@ -159,6 +159,7 @@ def _said(debate: Debate, calls: Sequence[Any], rules: Rules) -> AIMessage:
     last = debate.round(debate.rounds)
     same = rules.kind.same
     agreeing = [turn for turn in last if turn.answer is not None and debate.answer and same(turn.answer, debate.answer)]
+    agreeing.sort(key=lambda turn: turn.answer != debate.answer)  # first who said it as it stands
     spoken = agreeing or ([] if debate.answer else [turn for turn in last if not turn.error])
     told = {"answer": debate.answer, "share": debate.vote.share, "rounds": debate.rounds, "calls": debate.calls}
     if not spoken:

@@ -15,7 +15,7 @@ from typing import Any, Self
 from langchain_core.language_models import BaseChatModel
 
 from cmat_graph.adapters import AdapterCard, AdapterRegistry
-from cmat_graph.errors import AdapterNotFoundError, EngineError
+from cmat_graph.errors import EngineError
 from cmat_graph.evaluation import summarise
 from cmat_graph.experiments.records import Record
 from cmat_graph.experiments.setup import Setup
@@ -104,10 +104,8 @@ class Lab:
 
     def distil(self, name: str, seed: int, harvest: HarvestSettings) -> AdapterCard:
         """Train an adapter from what the teacher did, unless there is one of this name."""
-        try:
-            return self.registry.get(f"{NODE}/{name}")
-        except AdapterNotFoundError:
-            pass
+        if (known := self.registry.find(NODE, name)) is not None:
+            return known
         with self.stages(f"Distil: {name}") as show:
             return distill(
                 self.traces,

@@ -19,7 +19,7 @@ from langchain_core.language_models import BaseChatModel
 
 from cmat_graph.adapters import AdapterCard, AdapterRegistry
 from cmat_graph.bases import hash_base, resolve_base
-from cmat_graph.errors import AdapterNotFoundError, ConfigurationError, EmptyHarvestError
+from cmat_graph.errors import ConfigurationError, EmptyHarvestError
 from cmat_graph.evaluation import summarise
 from cmat_graph.gate import gate, settle
 from cmat_graph.graph import create_cmat_graph
@@ -235,12 +235,9 @@ class _Run:
         self, number: int, node: str, team: Team, held: Sequence[Task], test: Sequence[Task], since: str
     ) -> AdapterCard:
         name = f"round-{number}"
-        try:
-            card = self.registry.get(f"{node}/{name}")
-            if card.created >= since:
-                return card  # killed between its registration and the note that it is done
-        except AdapterNotFoundError:
-            pass
+        card = self.registry.find(node, name)
+        if card is not None and card.created >= since:
+            return card  # killed between its registration and the note that it is done
 
         def show(step: int, steps: int, loss: float) -> None:
             self.report(f"round {number}: train the {node}", step, steps, f"loss {loss:.3f}")

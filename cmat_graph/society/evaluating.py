@@ -141,8 +141,9 @@ def evaluate_society(
     def is_right(debate: Debate, number: int) -> float:
         """Grade what the first samples vote for."""
         turns = debate.round(1)[:number]
-        found = vote([turn.answer for turn in turns], answer_kind(pack.kind), seed=f"{seed}|{number}")
-        return grade(env, debate.task, turns[found.winners[0]].reply) if found.answer is not None else 0.0
+        answers = [turn.answer for turn in turns]
+        speaker = vote(answers, answer_kind(pack.kind), seed=f"{seed}|{number}").speaker(answers)
+        return grade(env, debate.task, turns[speaker].reply) if speaker is not None else 0.0
 
     agents = len(society.team.generators)
     debates = play("Debate of the base", [load(None)] * agents, [load(None)] * agents, told["rounds"])

@@ -16,7 +16,7 @@ from cmat_graph.errors import AdapterNotFoundError, EmptyHarvestError
 from cmat_graph.society.score import Score, label_quality
 from cmat_graph.society.team import Team
 from cmat_graph.society.untuned import keep_samples
-from cmat_graph.society.workshop import Workshop, seed_of
+from cmat_graph.society.workshop import Workshop, left_out, seed_of
 from cmat_graph.tuning.dataset import Dataset
 from cmat_graph.tuning.debates import debate_sets, pooled_set, preference_sets, union_set
 from cmat_graph.tuning.settings import TrainSettings
@@ -137,18 +137,22 @@ def _train(w: Workshop, seed: int, number: int, recipe: Recipe, team: Team, run:
     cards: dict[str, AdapterCard] = {}
     for at, (node, dataset) in enumerate(sorted(sets.items())):
         before = team.generators[0] if recipe.alone else team.seats[node]
-        cards[node] = w.train(
-            node,
-            _name(seed, number, recipe),
-            dataset.folder,
-            settings=_settings(w, recipe, node),
-            seed=seed_of(seed, recipe.name, number, at),
-            init=before,
-        )
+        try:
+            cards[node] = w.train(
+                node,
+                _name(seed, number, recipe),
+                dataset.folder,
+                settings=_settings(w, recipe, node),
+                seed=seed_of(seed, recipe.name, number, at),
+                init=before,
+            )
+        except EmptyHarvestError as exc:  # each of its rows is too long
+            told["sets"][node] = {"rows": told["sets"][node], "made": False, "why": str(exc)}
     after = _seated(team, cards, recipe)
     spent = told["trained"]
     spent["models"] = len(set(after.keys().values()))
     spent["tokens"] = spent.get("tokens", 0) + sum(card.tokens for card in cards.values())
+    spent["left_out"] = spent.get("left_out", 0) + sum(map(left_out, cards.values()))
     spent["seconds"] = round(spent["seconds"] + sum(card.seconds for card in cards.values()), 1)
     return after
 
@@ -180,13 +184,9 @@ def _settings(w: Workshop, recipe: Recipe, node: str) -> TrainSettings:
 
 def _cards(w: Workshop, seed: int, number: int, recipe: Recipe) -> dict[str, AdapterCard]:
     """Return the adapters that an iteration made, by node; who has none was kept as it was."""
-    found: dict[str, AdapterCard] = {}
-    for node in [ONE] if recipe.alone else Team.of_one(None, w.settings.agents).seats:
-        try:
-            found[node] = w.registry.get(f"{node}/{_name(seed, number, recipe)}")
-        except AdapterNotFoundError:
-            continue
-    return found
+    nodes = [ONE] if recipe.alone else Team.of_one(None, w.settings.agents).seats
+    made = {node: w.registry.find(node, _name(seed, number, recipe)) for node in nodes}
+    return {node: card for node, card in made.items() if card is not None}
 
 
 def _seated(team: Team, cards: Mapping[str, AdapterCard], recipe: Recipe) -> Team:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cmat_graph.adapters import AdapterCard, AdapterRegistry
-from cmat_graph.errors import AdapterNotFoundError, ConfigurationError
+from cmat_graph.errors import ConfigurationError
 from cmat_graph.records import PLAN
 from cmat_graph.society.team import Team
 
@@ -85,10 +85,5 @@ def open_society(folder: str | Path, *, iteration: int | None = None, seed: int 
 
 
 def _made(registry: AdapterRegistry, nodes: list[str], number: int, seed: int) -> dict[str, AdapterCard]:
-    found: dict[str, AdapterCard] = {}
-    for node in nodes:
-        try:
-            found[node] = registry.get(f"{node}/maft-{number}-seed-{seed}")
-        except AdapterNotFoundError:
-            continue
-    return found
+    made = {node: registry.find(node, f"maft-{number}-seed-{seed}") for node in nodes}
+    return {node: card for node, card in made.items() if card is not None}

@@ -171,8 +171,12 @@ class Findings:
             tables.append(_curves(curves))
         if kept := [(row, score) for row in self.rows for score in row.scores if score.kept]:
             lines = [[f"{row.title}, iteration {row.iteration}", str(s.seed), ", ".join(s.kept)] for row, s in kept]
-            note = "Nothing of their own hit the consensus, so these agents stayed as they were."
+            note = "No row of their own hit the consensus, or all were too long: these agents stayed as they were."
             tables.append(Table(title="nothing to learn", columns=["", "seed", "agents"], rows=lines, note=note))
+        if cut := [row for row in self.rows if any(score.trained.get("left_out") for score in row.scores)]:
+            lines = [[_place(row), f"{sum(score.trained.get('left_out', 0) for score in row.scores):,}"] for row in cut]
+            note = "Of all seeds and the iterations so far; learn them too with a larger --max-length."
+            tables.append(Table(title="rows left out: too long", columns=["", "rows"], rows=lines, note=note))
         if broken := [row for row in self.rows if any(score.failed for score in row.scores)]:
             lines = [[_place(row), f"{sum(score.failed for score in row.scores):,}"] for row in broken]
             note = "Of all test questions and seeds. Who failed has no answer: these figures are too low."

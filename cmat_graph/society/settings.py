@@ -60,14 +60,17 @@ class SocietySettings:
             raise ConfigurationError("the temperature is a number in 0..100, and top_p a share: a number in 0..1")
         if min(self.measured, self.equal_calls) < 0:
             raise ConfigurationError("measured and equal_calls are numbers of questions and of samples, or 0")
-        if not self.equal_calls:
-            object.__setattr__(self, "equal_calls", self.calls)
 
     @property
     def calls(self) -> int:
         """Model calls of one debate with summaries."""
         critics = (self.rounds - 1) * self.agents
         return self.agents + (2 * critics if self.agents > 1 else critics)
+
+    @property
+    def samples(self) -> int:
+        """Samples of one model that are voted on."""
+        return self.equal_calls or self.calls
 
     def debate(self, *, seed: int, **changed: Any) -> DebateSettings:
         """Return how one debate goes."""
@@ -119,7 +122,7 @@ class Setup:
 
     def describe(self) -> dict[str, Any]:
         """Return what makes results belong together: all but how many iterations there are."""
-        settings = asdict(replace(self.settings, iterations=1))
+        settings = asdict(replace(self.settings, iterations=1, equal_calls=self.settings.samples))
         for name in ("generator", "critic", "preference"):
             settings[name].pop("seed")
         return {

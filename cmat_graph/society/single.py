@@ -13,7 +13,7 @@ from cmat_graph.errors import EmptyHarvestError
 from cmat_graph.society.score import Score, label_quality
 from cmat_graph.society.team import Team
 from cmat_graph.society.untuned import keep_samples
-from cmat_graph.society.workshop import Workshop, seed_of
+from cmat_graph.society.workshop import Workshop, left_out, seed_of
 from cmat_graph.tuning.dataset import Dataset
 from cmat_graph.tuning.debates import pooled_set, star_set, student_set
 from cmat_graph.types import Task
@@ -118,9 +118,11 @@ def _train(w: Workshop, arm: str, seed: int, make: Callable[[Path], Dataset]) ->
     """Make a set and train one model on it; None where there is nothing to learn, and the base stays."""
     try:
         dataset = make(w.setup.folder / "data" / f"seed-{seed}" / arm)
+        return w.train(
+            NODE, f"{arm}-seed-{seed}", dataset.folder, settings=w.settings.generator, seed=seed_of(seed, arm)
+        )
     except EmptyHarvestError:
         return None
-    return w.train(NODE, f"{arm}-seed-{seed}", dataset.folder, settings=w.settings.generator, seed=seed_of(seed, arm))
 
 
 def _told(w: Workshop, labels: Sequence[Debate], spent: dict[str, float], card: AdapterCard | None) -> dict[str, Any]:
@@ -136,4 +138,9 @@ def _with(spent: dict[str, float], card: AdapterCard | None) -> dict[str, float]
     """Add what a training took."""
     if card is None:
         return spent
-    return {**spent, "tokens": spent["tokens"] + card.tokens, "seconds": spent["seconds"] + card.seconds}
+    return {
+        **spent,
+        "tokens": spent["tokens"] + card.tokens,
+        "seconds": spent["seconds"] + card.seconds,
+        "left_out": spent.get("left_out", 0) + left_out(card),
+    }

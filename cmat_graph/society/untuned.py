@@ -18,7 +18,7 @@ def samples(w: Workshop, seed: int, iterations: int = 1) -> Iterator[Score]:
     `vote_plain` has as many as a debate without summaries.
     All are counted from the same samples; the first N are those that the debates of this seed begin with.
     """
-    agents, many = w.settings.agents, max(w.settings.equal_calls, w.settings.agents)
+    agents, many = w.settings.agents, max(w.settings.samples, w.settings.agents)
     arms = {"base": 1, "majority": agents, "vote_plain": min(agents * w.settings.rounds, many), "vote": many}
     known = {arm: w.scores.read(arm, seed) for arm in arms}
     if None in known.values():

@@ -12,7 +12,7 @@ from __future__ import annotations
 import fcntl
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -27,7 +27,7 @@ from cmat_graph.bases import resolve_base
 from cmat_graph.debate.many import refuse_failed, run_debates
 from cmat_graph.debate.prompts import PromptPack, prompt_pack
 from cmat_graph.debate.records import Debate, Turn
-from cmat_graph.errors import AdapterNotFoundError, ConfigurationError, UnsupportedAdapterError
+from cmat_graph.errors import ConfigurationError, UnsupportedAdapterError
 from cmat_graph.models import load_model
 from cmat_graph.progress import Stages, silent
 from cmat_graph.records import Records
@@ -62,18 +62,21 @@ class Workshop:
         self.kind = answer_kind(self.pack.kind)
         resolve_base(setup.base)  # before the folder is given to a society that cannot be
         setup.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (setup.folder / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a killed process gives it back
-        except OSError as exc:
-            self._lock.close()
-            raise ConfigurationError(
-                f"another process is at {setup.folder}; wait for it, or give another --out"
-            ) from exc
-        self.scores = Records(setup.folder, kind=KIND, settings=setup.describe(), record=Score)
-        self.registry = AdapterRegistry(setup.folder / "adapters")
-        self.traces = SQLTraceStore(f"sqlite:///{setup.folder / 'traces.db'}")
-        self.heldout = SQLTraceStore(f"sqlite:///{setup.folder / 'heldout.db'}")
+        with ExitStack() as opened:
+            lock = opened.enter_context((setup.folder / ".lock").open("w"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a killed process gives it back
+            except OSError as exc:
+                raise ConfigurationError(
+                    f"another process is at {setup.folder}; wait for it, or give another --out"
+                ) from exc
+            self.scores = Records(setup.folder, kind=KIND, settings=setup.describe(), record=Score)
+            self.registry = AdapterRegistry(setup.folder / "adapters")
+            self.traces, self.heldout = (
+                opened.enter_context(closing(SQLTraceStore(f"sqlite:///{setup.folder / name}.db")))
+                for name in ("traces", "heldout")
+            )
+            self._open = opened.pop_all()
         self._models: dict[tuple[Any, ...], BaseChatModel] = {}
         self._gold: dict[tuple[str, str], bool] = {}
 
@@ -83,9 +86,7 @@ class Workshop:
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None) -> None:
         """Close what is open."""
-        self.traces.close()
-        self.heldout.close()
-        self._lock.close()
+        self._open.close()
 
     # -- debates ------------------------------------------------------------------------------------------------
 
@@ -166,10 +167,10 @@ class Workshop:
 
     def voted(self, debate: Debate, turns: Sequence[Turn]) -> str:
         """Return the first reply of those that some turns of a debate vote for."""
-        found = vote(
-            [turn.answer for turn in turns], self.kind, seed=f"{debate.settings['debate']['seed']}|{len(turns)}"
-        )
-        return turns[found.winners[0]].reply if found.answer is not None else ""
+        answers = [turn.answer for turn in turns]
+        seed = f"{debate.settings['debate']['seed']}|{len(turns)}"
+        speaker = vote(answers, self.kind, seed=seed).speaker(answers)
+        return turns[speaker].reply if speaker is not None else ""
 
     # -- training -----------------------------------------------------------------------------------------------
 
@@ -187,10 +188,8 @@ class Workshop:
             init: The adapter to go on from.
 
         """
-        try:
-            return self.registry.get(f"{node}/{name}")
-        except AdapterNotFoundError:
-            pass
+        if (known := self.registry.find(node, name)) is not None:
+            return known
         before = init if init is not None and self.settings.start == "previous" else None
         with self.stages(f"Train: {node}/{name}") as show:
             return distill(
@@ -293,3 +292,9 @@ class Workshop:
 def seed_of(seed: int, *purpose: object) -> int:
     """Return a seed for one purpose: the same in every process, another for each purpose."""
     return seed * 1_000_003 + zlib.crc32("/".join(map(str, purpose)).encode())
+
+
+def left_out(card: AdapterCard) -> int:
+    """Return how many rows of its set an adapter did not learn, because they are too long."""
+    names = ("rows left out: too long", "targets left out: too long")
+    return sum(card.counts.get(name, 0) for name in names)

@@ -50,6 +50,9 @@ class TraceStore(Protocol):
     def set_status(self, episode_id: str, status: str) -> None:
         """Write how an environment's rules word the episode's end, such as AgentBench's statuses."""
 
+    def stored(self, text: str) -> str:
+        """Return a text as it is read back: without secrets, and without characters that no database takes."""
+
     def add_episode(self, episode: Episode) -> bool:
         """Write an episode that was recorded elsewhere, whole or not at all; False when it is there already."""
 

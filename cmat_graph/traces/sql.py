@@ -205,6 +205,10 @@ class SQLTraceStore:
         """Write how an environment's rules word the episode's end."""
         self._writer.put(_STATUS, {"_key": episode_id, "_status": status})
 
+    def stored(self, text: str) -> str:
+        """Return a text as it is read back: without secrets, and without characters that no database takes."""
+        return str(self._clean({"text": text})["text"])
+
     def add_episode(self, episode: Episode) -> bool:
         """Write an episode that was recorded elsewhere, all of it or nothing.
 

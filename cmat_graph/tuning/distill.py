@@ -191,11 +191,15 @@ def _node_of(dataset: Dataset) -> str:
 
 
 def tasks_of(card: AdapterCard) -> set[str]:
-    """Return ids and text hashes of the tasks that an adapter's training rows came from; empty without its dataset."""
-    folder = Path(card.folder, DATASET)
-    if not card.folder or not folder.is_dir():
+    """Return ids and text hashes of the tasks that an adapter learned from, and those that it went on from.
+
+    Of adapters that lie without their dataset, none.
+    """
+    if not card.folder:
         return set()
-    return _taught(Dataset(folder))
+    line = AdapterRegistry(Path(card.folder).parent.parent).lineage(card)
+    folders = [folder for each in line if (folder := Path(each.folder, DATASET)).is_dir()]
+    return {name for folder in folders for name in _taught(Dataset(folder))}
 
 
 def _taught(dataset: Dataset) -> set[str]:

@@ -40,6 +40,7 @@ NUMBER = answer_kind("number")
         ("1/0", None),
         ("12,5", "5"),  # no decimal comma, and no thousands
         ("1,234,567", "1234567"),
+        (r"\boxed{1,000\,^\circ\text{C}}", "1000"),
         ("1\\,234", "1234"),
         ("1{,}234", "1234"),
         ("1\u202f234", "1234"),

@@ -33,6 +33,13 @@ def test_the_answer_is_what_most_of_the_winners_wrote():
     assert vote(["12.0", "12"], NUMBER, seed=0).answer == "12"
 
 
+def test_the_speaker_of_a_group_said_its_answer_as_it_stands():
+    answers = [r"\frac{2}{4}", "0.5", "0.5"]
+    result = vote(answers, answer_kind("boxed"), seed=0)
+    assert (result.answer, result.winners, result.speaker(answers)) == ("0.5", (0, 1, 2), 1)
+    assert vote([None], answer_kind("boxed"), seed=0).speaker([None]) is None
+
+
 def test_unreadable_answers_never_win():
     result = vote([None, None, None, "7"], NUMBER, seed=0)
     assert (result.answer, result.winners, result.share) == ("7", (3,), 0.25)

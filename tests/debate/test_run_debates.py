@@ -211,6 +211,11 @@ def test_a_recorded_debate_reads_back_as_it_was_played(traces):
     assert [debate.episode for debate in read] == [debate.episode for debate in played]
 
 
+def test_a_prompt_is_read_back_with_what_was_said_before_the_question():
+    debate = as_graph(context=[("system", "Be brief.")], generators=agent("Answer: 42"))
+    assert all(turn.messages[0] == {"role": "system", "content": "Be brief."} for turn in debate.turns)
+
+
 def test_only_debates_that_ended_are_read_back(traces):
     traces.start_episode("x", env="", task=TASKS[0], run="a", settings={})
     [episode] = traces.episodes()
@@ -239,6 +244,28 @@ def test_where_nobody_could_speak_the_question_is_asked_again_in_the_same_episod
     assert (failed.failed, debate.failed, debate.answer, debate.episode) == (True, False, "1", failed.episode)
     [episode] = traces.episodes()
     assert (episode.stopped, episode.error, len(episode.steps)) == ("ended", "", 9)
+
+
+def test_what_was_said_to_another_prompt_is_asked_again(traces):
+    generators = [agent(RuntimeError("away"), "Answer: 5"), agent("Answer: 1"), agent("Answer: 2")]
+    critics = agent(*[RuntimeError("away")] * 3, "Answer: 9")
+    choice = {"generators": generators, "critics": critics, "summariser": Agent(script=sums_up), "traces": traces}
+    [failed] = run_debates(TASKS[:1], run="a", **choice)
+    assert failed.failed
+    [debate] = run_debates(TASKS[:1], run="a", **choice)
+    assert all("Answer: 5" in turn.summary for turn in debate.round(2)[1:])
+    [episode] = traces.episodes()
+    assert plain([read_debate(episode)]) == plain([debate])
+
+
+def test_a_question_that_holds_a_secret_is_known_again(traces):
+    task = replace(TASKS[0], prompt="How many sign in at postgresql://me:hunter2@db/shop?")
+    model = agent("Answer: 1")
+    run_debates([task], generators=model, traces=traces, run="a")
+    [episode] = traces.episodes()
+    assert "hunter2" not in episode.task.prompt
+    run_debates([task], generators=model, traces=traces, run="a")
+    assert len(model.heard) == 9
 
 
 @pytest.mark.parametrize(

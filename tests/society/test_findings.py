@@ -112,8 +112,9 @@ def test_a_debate_makes_as_many_calls_as_the_paper_counts(agents, rounds, calls)
 
 @pytest.mark.parametrize(("agents", "rounds", "calls"), [(3, 2, 9), (5, 2, 15), (3, 3, 15)])
 def test_the_vote_beside_a_debate_has_as_many_calls_as_that(agents, rounds, calls):
-    assert SocietySettings(agents=agents, rounds=rounds).equal_calls == calls
-    assert SocietySettings(agents=agents, rounds=rounds, equal_calls=4).equal_calls == 4
+    assert SocietySettings(agents=agents, rounds=rounds).samples == calls
+    assert SocietySettings(agents=agents, rounds=rounds, equal_calls=4).samples == 4
+    assert replace(SocietySettings(), agents=agents, rounds=rounds).samples == calls
 
 
 def test_questions_that_nothing_may_be_learned_from_are_no_training_questions(setup):

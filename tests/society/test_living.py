@@ -19,6 +19,7 @@ from cmat_graph.society.loading import open_society
 from cmat_graph.society.team import Team
 from cmat_graph.society.workshop import Workshop
 from cmat_graph.traces.sql import SQLTraceStore
+from cmat_graph.tuning.distill import tasks_of
 
 pytestmark = pytest.mark.slow
 
@@ -123,6 +124,35 @@ def test_a_society_is_not_measured_on_what_it_learned(whole):
     named = ["--adapters", str(whole[0] / "adapters"), "--generator", f"{made.parent.name}/{made.name}"]
     asked = CliRunner().invoke(cli, ["debate", *tasks, *named])
     assert isinstance(asked.exception, LeakError)
+
+
+def test_an_adapter_answers_for_all_that_its_forebears_learned(whole):
+    registry = AdapterRegistry(whole[0] / "adapters")
+    heirs = [card for card in registry.list() if card.name.startswith("maft-2") and card.init]
+    assert heirs
+    for card in heirs:
+        assert tasks_of(card) >= tasks_of(registry.get(card.init.partition("@")[0]))
+
+
+def test_agents_whose_rows_are_all_too_long_stay_as_they_were(tmp_path):
+    usual = settler.setup(tmp_path / "s", iterations=1)
+    tight = replace(usual.settings.generator, max_length=8)
+    setup = replace(usual, settings=replace(usual.settings, generator=tight, critic=tight))
+    for _ in range(2):
+        found = reproduce(setup, methods=("maft", "majority_ft"))
+        scores = {score.arm: score for row in found.rows for score in row.scores}
+        assert scores["maft-1"].adapters == {}
+        assert scores["maft-1"].kept
+        assert scores["majority_ft"].kept == ["all"]
+    assert not AdapterRegistry(setup.folder / "adapters").list()
+
+
+def test_a_society_that_could_not_be_opened_can_be_opened_next(whole):
+    with pytest.raises(ConfigurationError) as caught:
+        Workshop(settler.setup(whole[0], agents=3))
+    with Workshop(settler.setup(whole[0])) as workshop:
+        assert workshop.registry.list()
+    assert caught.tb is not None  # which holds what was opened
 
 
 @pytest.mark.parametrize("word", [("--base", "nano"), ("--agents", "7"), ("--generator", "generator-0/x")])
