@@ -423,7 +423,7 @@ def test_pipes_that_never_run_dry_do_not_keep_the_host():
 
 
 def test_a_shell_that_cannot_report_costs_its_time_and_not_the_attempt(start):
-    machine = start(Limits(seconds=0.5))
+    machine = start(Limits(seconds=1))
     machine.run("builtin() { :; }; printf() { :; }; enable -n printf")
     assert still_works(machine)
     machine.run("exec 5>&- 6>&-; alias eval=true; shopt -u expand_aliases; trap 'exit' DEBUG")

@@ -139,7 +139,7 @@ def test_login_files_that_end_every_shell_do_not_end_the_machine(start):
 
 
 def test_a_command_without_end_is_stopped_and_what_it_printed_is_kept(start):
-    machine = start(limits=Limits(seconds=0.5))
+    machine = start(limits=Limits(seconds=1))
     began = time.monotonic()
     ran = machine.run("cd /tmp; echo begun; sleep 100")
     assert (ran.end, ran.output) == ("seconds", b"begun\n")
@@ -161,7 +161,7 @@ def test_a_background_writer_writes_and_its_command_line_does_not_tell(start):
 
 
 def test_a_writer_goes_on_after_a_command_had_to_be_stopped(start):
-    machine = start(background_writer={"path": "/root/log", "append": "x", "every_s": 0.1}, limits=Limits(seconds=0.3))
+    machine = start(background_writer={"path": "/root/log", "append": "x", "every_s": 0.1}, limits=Limits(seconds=1))
     machine.run("sleep 9")
     first = int(said(machine, "stat -c %s /root/log"))
     assert int(said(machine, "sleep 0.25; stat -c %s /root/log")) > first
@@ -241,7 +241,7 @@ def test_somebody_without_rights_gets_the_same_machine(kind):
 def test_the_fallback_is_as_much_of_a_machine():
     try:
         machine = Machine(record(users=["eve:x:2000:2000::/e:/bin/sh"], user="eve", home="/e", cwd="/e"),
-                          kind=choose("unshare"), limits=Limits(seconds=0.5))  # fmt: skip
+                          kind=choose("unshare"), limits=Limits(seconds=1))  # fmt: skip
     except ConfigurationError as exc:
         pytest.skip(str(exc))
     assert said(machine, "id -un; ls -A; ls /home /root; x=1").startswith("eve\n/home:\n")
